@@ -1,0 +1,163 @@
+"""The engine side's settings, read once from ``TURBOSPEC_*`` environment variables.
+
+An environment variable that cannot be parsed stops the engine at start: a typo must
+not leave somebody believing that speculation is under control.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+
+MODES: Final = ("enforce", "shadow", "off")
+MAX_CANDIDATES: Final = 16
+MAX_NUM_STEPS: Final = 64
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; says which, its value and what is allowed."""
+
+    def __init__(self, field: str, value: str, allowed: str) -> None:
+        super().__init__(f"{field}={value!r} is not usable: allowed is {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """What one SGLang scheduler process needs to know to be controlled."""
+
+    # Where the control service listens: "unix:/path" or "host:port".
+    control_address: str
+    # Where step records go; a collector may sit there. Empty: the control address.
+    otlp_address: str
+    # Empty: host name and port of the endpoint.
+    engine_id: str
+    # Lengths the engine may run. Empty: those of 0, 1, 2, 3, 5, 7 below the launch length, and that.
+    candidates: tuple[int, ...]
+    # "enforce" obeys the service; "shadow" and "off" hold the launch length whatever it says.
+    mode: str
+    # Longest time a step waits for an answer that is not there yet.
+    step_deadline_us: int
+    kill_switch: bool
+    # While this file exists the engine does not speculate. Empty: no such file.
+    kill_file: str
+    # Exit instead of running unpatched when SGLang is not what the plugin expects.
+    strict: bool
+    # Step records kept while nobody takes them; the oldest go first.
+    ring_size: int
+    export_interval_ms: int
+
+    @property
+    def telemetry_address(self) -> str:
+        return self.otlp_address or self.control_address
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> EngineConfig | None:
+        """Settings of this process, or None if ``TURBOSPEC_CONTROL_ADDRESS`` is unset.
+
+        Raises:
+            ConfigError: a variable holds what it must not, or is not one of ours.
+        """
+        known = {f"TURBOSPEC_{field.name.upper()}" for field in fields(cls)}
+        if not env.get("TURBOSPEC_CONTROL_ADDRESS"):
+            return None
+        for name in env:
+            if name.startswith("TURBOSPEC_") and not name.startswith(_FOREIGN) and name not in known:
+                raise ConfigError(name, env[name], f"one of {', '.join(sorted(known))}")
+
+        def read(name: str, default: str, parse: Callable[[str], T], allowed: str) -> T:
+            text = env.get(name, "").strip() or default
+            try:
+                return parse(text)
+            except ValueError:
+                raise ConfigError(name, text, allowed) from None
+
+        return cls(
+            control_address=read("TURBOSPEC_CONTROL_ADDRESS", "", _address, _ADDRESS_FORM),
+            otlp_address=read("TURBOSPEC_OTLP_ADDRESS", "", _optional_address, _ADDRESS_FORM),
+            engine_id=read("TURBOSPEC_ENGINE_ID", "", _name, "at most 128 printable characters"),
+            candidates=read(
+                "TURBOSPEC_CANDIDATES",
+                "",
+                _candidates,
+                f"ascending lengths from 0 to {MAX_NUM_STEPS}, 0 first",
+            ),
+            mode=read("TURBOSPEC_MODE", "enforce", _one_of(MODES), " or ".join(MODES)),
+            step_deadline_us=read("TURBOSPEC_STEP_DEADLINE_US", "2000", _integer(0, 100_000), "0 to 100000"),
+            kill_switch=read("TURBOSPEC_KILL_SWITCH", "0", _flag, "0 or 1"),
+            kill_file=env.get("TURBOSPEC_KILL_FILE", "").strip(),
+            strict=read("TURBOSPEC_STRICT", "0", _flag, "0 or 1"),
+            ring_size=read("TURBOSPEC_RING_SIZE", "4096", _integer(64, 1_000_000), "64 to 1000000"),
+            export_interval_ms=read("TURBOSPEC_EXPORT_INTERVAL_MS", "100", _integer(5, 60_000), "5 to 60000"),
+        )
+
+
+_ADDRESS_FORM: Final = "unix:/absolute/path or host:port"
+# Variables of the control service and of the tools around both.
+_FOREIGN: Final = (
+    "TURBOSPEC_SERVICE_",
+    "TURBOSPEC_CACHE_",
+    "TURBOSPEC_CPU_",
+    "TURBOSPEC_UP_",
+    "TURBOSPEC_BENCH_",
+)
+
+
+def _address(text: str) -> str:
+    if text.startswith("unix:"):
+        if text.startswith("unix:/"):
+            return text
+        raise ValueError(text)
+    host, _, port = text.rpartition(":")
+    if host and 0 < int(port) < 65536:
+        return text
+    raise ValueError(text)
+
+
+def _optional_address(text: str) -> str:
+    return _address(text) if text else ""
+
+
+def _name(text: str) -> str:
+    if len(text) <= 128 and text.isprintable():
+        return text
+    raise ValueError(text)
+
+
+def _candidates(text: str) -> tuple[int, ...]:
+    if not text:
+        return ()
+    lengths = tuple(int(part) for part in text.split(","))
+    ascending = all(a < b for a, b in pairwise(lengths))
+    if lengths[0] == 0 and ascending and lengths[-1] <= MAX_NUM_STEPS and len(lengths) <= MAX_CANDIDATES:
+        return lengths
+    raise ValueError(text)
+
+
+def _integer(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if low <= value <= high:
+            return value
+        raise ValueError(text)
+
+    return parse
+
+
+def _one_of(allowed: tuple[str, ...]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text in allowed:
+            return text
+        raise ValueError(text)
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    if text in ("0", "1"):
+        return text == "1"
+    raise ValueError(text)

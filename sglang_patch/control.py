@@ -1,0 +1,149 @@
+"""Control of one scheduler process: what the hooks call, and all they call.
+
+``StepControl`` owns the mailbox, the kill switch and the recorder, and numbers the
+decode steps. Its methods run on the step thread: they read a slot, append to a ring
+and put into a queue. The threads (link, exporter, kill file) start once SGLang has
+finished its own start-up, so nothing of ours can delay or fork with it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from sglang_patch.clock import Clock, SystemClock
+from sglang_patch.config import EngineConfig
+from sglang_patch.exporter import SpanExporter
+from sglang_patch.killswitch import KillSwitch
+from sglang_patch.link import Ask, Link
+from sglang_patch.mailbox import ERROR, Decision, Mailbox
+from sglang_patch.recorder import StepRecord, StepRecorder
+from turbospec.v1 import telemetry
+from turbospec.v1.control_pb2 import EngineProfile
+
+logger = logging.getLogger(__name__)
+
+_KILLED: Final = Decision(0, telemetry.SOURCE_KILL_SWITCH)
+_FAILED: Final = Decision(0, telemetry.SOURCE_FALLBACK, ERROR)
+
+
+class StepControl:
+    """Decides the length of each decode step and records what came of it."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        candidates: Sequence[int],
+        launch_num_steps: int,
+        clock: Clock | None = None,
+    ) -> None:
+        self.config = config
+        self.candidates = tuple(candidates)
+        self.launch_num_steps = launch_num_steps
+        # The length in force; the worker's adapter applies it as the step starts.
+        self.num_steps = launch_num_steps
+        self.failed = False
+        # Batch sizes that SGLang captured graphs for; told to the service with the profile.
+        self.graph_batch_sizes: tuple[int, ...] = ()
+        # Whether host time is phase time, as on a CPU.
+        self.times_phases = False
+        self.recorder = StepRecorder(config.ring_size)
+        self.kill_switch = KillSwitch(always=config.kill_switch, path=config.kill_file)
+        self._clock: Clock = clock or SystemClock()
+        self._mailbox = Mailbox(
+            launch_num_steps=launch_num_steps,
+            step_deadline_us=config.step_deadline_us,
+            obey=config.mode == "enforce",
+            clock=self._clock,
+        )
+        self._link: Link | None = None
+        self._exporter: SpanExporter | None = None
+        self._step_index = 0
+
+    def start(self, profile: EngineProfile) -> None:
+        """Begin to talk to the service. Called once, after SGLang has started."""
+        self.kill_switch.start()
+        self._exporter = SpanExporter(
+            address=self.config.telemetry_address,
+            profile=profile,
+            recorder=self.recorder,
+            interval_ms=self.config.export_interval_ms,
+        )
+        self._exporter.start()
+        if self.config.mode != "off":
+            self._link = Link(
+                address=self.config.control_address, profile=profile, mailbox=self._mailbox, clock=self._clock
+            )
+            self._link.start()
+        logger.info(
+            "turbospec: engine %s, epoch %d, lengths %s, mode %s, control at %s",
+            profile.engine_id,
+            profile.epoch,
+            list(self.candidates),
+            self.config.mode,
+            self.config.control_address,
+        )
+
+    def close(self) -> None:
+        self.kill_switch.close()
+        if self._link is not None:
+            self._link.close()
+        if self._exporter is not None:
+            self._exporter.close()
+
+    # -- on the step thread --------------------------------------------------
+
+    def begin(
+        self, batch_size: int, context_tokens: int, waiting: int, now_ns: int, *, idled: bool
+    ) -> StepRecord:
+        """A decode step is about to be launched: settle its length, ask for the next one's."""
+        self.recorder.end(now_ns, idled=idled)
+        self._step_index = step_index = self._step_index + 1
+        decision = self._mailbox.at_hand(step_index, batch_size, now_ns)
+        if decision is None or self.kill_switch.engaged or self.failed:
+            decision = self._without_lease((step_index, batch_size, context_tokens, waiting), now_ns)
+        self.num_steps = decision.num_steps
+        if self._link is not None:
+            self._link.ask((step_index + 1, batch_size, context_tokens, waiting))
+        # The step's own time starts with our work on it: control is part of what it costs.
+        record = StepRecord(step_index, batch_size, context_tokens, waiting, decision, now_ns)
+        self.recorder.launch(record)
+        return record
+
+    def begin_other(
+        self, batch_size: int, context_tokens: int, waiting: int, now_ns: int, *, idled: bool
+    ) -> None:
+        """A prefill is about to be launched: have an answer ready for the decode step that follows it."""
+        self.recorder.end(now_ns, idled=idled)
+        if self._link is not None:
+            self._link.ask((self._step_index + 1, batch_size, context_tokens, waiting))
+
+    def launched(self, record: StepRecord, num_steps: int) -> None:
+        """The worker has returned from the step, which ran with ``num_steps``."""
+        self.recorder.launched(record, num_steps)
+
+    def processed(self, record: StepRecord, accepted_drafts: Sequence[int], now_ns: int) -> None:
+        """The step's result is on the host."""
+        self.recorder.processed(record, accepted_drafts, now_ns)
+
+    def idle(self) -> None:
+        """The engine has nothing to run: the last step is over, whatever comes next."""
+        if self.recorder.running is not None:
+            self.recorder.end(self._clock.monotonic_ns(), idled=True)
+
+    def fail(self, where: str) -> None:
+        """Our own code raised on the step thread: never again in this process, and never into SGLang."""
+        self.num_steps = 0
+        if not self.failed:
+            self.failed = True
+            logger.exception("turbospec: failed in %s; control is off for this process, length 0", where)
+
+    def _without_lease(self, ask: Ask, now_ns: int) -> Decision:
+        if self.kill_switch.engaged:
+            return _KILLED
+        if self.failed:
+            return _FAILED
+        if self._link is not None:
+            self._link.ask(ask)
+        return self._mailbox.wait(ask[0], ask[1], now_ns)

@@ -1,0 +1,181 @@
+"""The engine's end of the decision stream: one background thread, one bidirectional call.
+
+The step thread hands requests over without blocking (``ask``); everything that can
+wait, fail or be hostile happens here. The thread ends with the process: it is a
+daemon, and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import grpc
+
+from sglang_patch.clock import Clock
+from sglang_patch.lease import Fence, Refused, check
+from sglang_patch.mailbox import Mailbox
+from turbospec.v1.control_pb2 import DecideRequest, DecideResponse, EngineProfile, StepRequest
+from turbospec.v1.control_pb2_grpc import SpeculationControlServiceStub
+
+logger = logging.getLogger(__name__)
+
+MAX_QUEUED_REQUESTS: Final = 64
+MAX_ANSWER_BYTES: Final = 16 * 1024
+FIRST_BACKOFF_S: Final = 0.05
+LAST_BACKOFF_S: Final = 2.0
+
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.enable_retries", 0),
+    # Ours is the back-off that counts; gRPC's own must not be slower.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # Streams of engines on one host must not share a connection's fate.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+# What the step thread knows as it asks: step index, batch size, context tokens, waiting requests.
+# A plain tuple, because that thread builds it; the message is built off it.
+Ask = tuple[int, int, int, int]
+
+
+class Link:
+    """Keeps a stream to the service up and the mailbox in step with it."""
+
+    def __init__(self, *, address: str, profile: EngineProfile, mailbox: Mailbox, clock: Clock) -> None:
+        self._address = address
+        self._profile = profile
+        self._candidates = frozenset(profile.candidate_num_steps)
+        self._mailbox = mailbox
+        self._clock = clock
+        # One queue a stream, so that no request outlives the stream it was meant for.
+        self._requests: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._last_asked_step = 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="turbospec-link", daemon=True)
+        # By cause; read by tests and by the exporter.
+        self.refused: Counter[str] = Counter()
+        self.dropped_asks = 0
+        self.streams_opened = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closing.set()
+        self._requests.put(None)
+
+    def ask(self, ask: Ask) -> None:
+        """Queue a request; never blocks. Beyond the bound it is dropped and counted."""
+        if self._requests.qsize() >= MAX_QUEUED_REQUESTS:
+            self.dropped_asks += 1
+            return
+        self._last_asked_step = ask[0]
+        self._requests.put(ask)
+
+    # -- the link's thread ---------------------------------------------------
+
+    def _run(self) -> None:
+        backoff_s = FIRST_BACKOFF_S
+        told = False
+        while not self._closing.is_set():
+            reason, answered = self._stream_once()
+            if self._closing.is_set():
+                return
+            if answered:
+                backoff_s, told = FIRST_BACKOFF_S, False
+            if not told:
+                logger.warning("turbospec: no control service at %s (%s); length 0", self._address, reason)
+                told = True
+            # Full jitter: engines that lost the same service must not return as one.
+            self._closing.wait(random.uniform(0, backoff_s))
+            backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+
+    def _stream_once(self) -> tuple[str, bool]:
+        """Run one stream to its end. Returns why it ended and whether it ever answered."""
+        answered = False
+        requests: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        with grpc.insecure_channel(self._address, options=_CHANNEL_OPTIONS) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=LAST_BACKOFF_S)
+                call = SpeculationControlServiceStub(channel).Decide(self._outgoing(requests))
+                self._requests = requests
+                self.streams_opened += 1
+                self._mailbox.connected()
+                reader = _Reader(self._profile.epoch, self._candidates)
+                for answer in call:
+                    if not answered:
+                        logger.info("turbospec: controlled by %s", self._address)
+                    answered = True
+                    self._accept(reader, answer)
+                return "stream closed by the service", answered
+            except grpc.FutureTimeoutError:
+                return "cannot connect", answered
+            except grpc.RpcError as error:
+                return _reason(error), answered
+            finally:
+                self._mailbox.disconnected()
+                # Ends _outgoing of this stream, whose thread may be waiting for a request.
+                requests.put(None)
+
+    def _outgoing(self, requests: queue.SimpleQueue[Ask | None]) -> Iterator[DecideRequest]:
+        yield DecideRequest(profile=self._profile)
+        while (ask := requests.get()) is not None:
+            step_index, batch_size, context_tokens, waiting_requests = ask
+            yield DecideRequest(
+                step=StepRequest(
+                    epoch=self._profile.epoch,
+                    step_index=step_index,
+                    batch_size=batch_size,
+                    context_tokens=context_tokens,
+                    waiting_requests=waiting_requests,
+                )
+            )
+
+    def _accept(self, reader: _Reader, answer: DecideResponse) -> None:
+        try:
+            lease = check(answer, reader.fence(self._last_asked_step), self._clock.monotonic_ns())
+        except Refused as refusal:
+            if self.refused[refusal.cause] == 0:
+                logger.warning("turbospec: refused a lease: %s", refusal.cause)
+            self.refused[refusal.cause] += 1
+            return
+        reader.saw(answer)
+        self._mailbox.post(lease)
+
+
+class _Reader:
+    """What one stream has said so far; a new stream starts from nothing."""
+
+    def __init__(self, epoch: int, candidates: frozenset[int]) -> None:
+        self._fence = Fence(
+            epoch=epoch,
+            candidate_num_steps=candidates,
+            last_asked_step=0,
+            newest_answered_step=0,
+            newest_generation=0,
+            newest_decision_id=0,
+        )
+
+    def fence(self, last_asked_step: int) -> Fence:
+        return self._fence._replace(last_asked_step=last_asked_step)
+
+    def saw(self, answer: DecideResponse) -> None:
+        self._fence = self._fence._replace(
+            newest_answered_step=answer.step_index,
+            newest_generation=answer.model_generation,
+            newest_decision_id=answer.decision_id,
+        )
+
+
+def _reason(error: grpc.RpcError) -> str:
+    if isinstance(error, grpc.Call):
+        return f"{error.code().name}: {error.details()}"
+    return str(error)

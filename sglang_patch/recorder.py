@@ -1,0 +1,104 @@
+"""What happened in each decode step, collected on the step thread.
+
+A record is opened as its step is launched and is complete when two things are known:
+the result (accepted drafts, which arrive one step late under overlap scheduling) and
+the end (the launch of the next step, so that the duration is what the step cost the
+requests in it, scheduling and result handling included).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from sglang_patch.mailbox import Decision
+
+
+class StepRecord:
+    """One decode step. Filled in as it becomes known, then never changed.
+
+    What most steps do not have lives on the class: the step thread writes only what is there.
+    """
+
+    end_ns = 0
+    processed_ns = 0
+    # Time our code took on the step thread, waiting for a lease excluded.
+    control_ns = 0
+    # Host time of the phases; 0 where a phase did not run or is not measured.
+    draft_ns = 0
+    verify_ns = 0
+    draft_extend_ns = 0
+    num_steps = -1
+    previous_num_steps = -1
+    accepted_drafts: Sequence[int] = ()
+    first_step: Sequence[bool] = ()
+
+    def __init__(
+        self,
+        step_index: int,
+        batch_size: int,
+        context_tokens: int,
+        waiting_requests: int,
+        decision: Decision,
+        start_ns: int,
+    ) -> None:
+        self.step_index = step_index
+        self.batch_size = batch_size
+        self.context_tokens = context_tokens
+        self.waiting_requests = waiting_requests
+        self.decision = decision
+        self.start_ns = start_ns
+
+
+class StepRecorder:
+    """Owns open records and the ring of complete ones. Appends are the step thread's, pops the exporter's."""
+
+    def __init__(self, ring_size: int) -> None:
+        self._ring: deque[StepRecord] = deque(maxlen=ring_size)
+        self._running: StepRecord | None = None
+        self._last_num_steps = -1
+        self.dropped = 0
+
+    @property
+    def running(self) -> StepRecord | None:
+        """The step launched last, until the next one begins."""
+        return self._running
+
+    def launch(self, record: StepRecord) -> None:
+        self._running = record
+
+    def launched(self, record: StepRecord, num_steps: int) -> None:
+        """The worker has returned: ``num_steps`` is what it really ran with."""
+        record.num_steps = num_steps
+        record.previous_num_steps = self._last_num_steps
+        self._last_num_steps = num_steps
+
+    def processed(self, record: StepRecord, accepted_drafts: Sequence[int], now_ns: int) -> None:
+        record.accepted_drafts = accepted_drafts
+        record.processed_ns = now_ns
+        if record.end_ns:
+            self._append(record)
+
+    def end(self, now_ns: int, *, idled: bool) -> None:
+        """The next launch is about to happen, or the engine went idle after the step."""
+        record, self._running = self._running, None
+        if record is None:
+            return
+        record.end_ns = record.processed_ns if idled and record.processed_ns else now_ns
+        if record.processed_ns:
+            self._append(record)
+
+    def take(self, limit: int) -> list[StepRecord]:
+        """Up to ``limit`` complete records, oldest first."""
+        taken: list[StepRecord] = []
+        while len(taken) < limit:
+            try:
+                taken.append(self._ring.popleft())
+            except IndexError:
+                break
+        return taken
+
+    def _append(self, record: StepRecord) -> None:
+        if len(self._ring) == self._ring.maxlen:
+            self.dropped += 1
+        self._ring.append(record)

@@ -1,0 +1,8 @@
+"""Tests that import SGLang do it as our launcher does: with the CPU kernels in place."""
+
+import os
+
+from sglang_patch.cpu import activate
+
+activate.mark_environment(os.environ)
+activate.activate_in_process()

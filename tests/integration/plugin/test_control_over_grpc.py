@@ -1,0 +1,191 @@
+"""The engine side against a real gRPC peer: control, loss of control, telemetry, hostile answers."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sglang_patch.config import EngineConfig
+from sglang_patch.control import StepControl
+from sglang_patch.recorder import StepRecord
+from tests.support.scripted_service import ScriptedService
+from tests.support.wait import eventually
+from turbospec.v1 import telemetry as names
+from turbospec.v1.control_pb2 import DecideResponse, EngineProfile, Tier
+
+CANDIDATES = (0, 1, 3, 5)
+
+
+class Engine:
+    """Steps a ``StepControl`` the way SGLang's scheduler does, without SGLang."""
+
+    def __init__(self, address: str, **env: str) -> None:
+        config = EngineConfig.from_env(
+            {
+                "TURBOSPEC_CONTROL_ADDRESS": address,
+                "TURBOSPEC_EXPORT_INTERVAL_MS": "5",
+                "TURBOSPEC_STEP_DEADLINE_US": "100000",
+                **env,
+            }
+        )
+        assert config is not None
+        self.control = StepControl(config, CANDIDATES, launch_num_steps=5)
+        self.profile = EngineProfile(
+            engine_id="test",
+            epoch=11,
+            candidate_num_steps=CANDIDATES,
+            max_running_requests=16,
+            launch_num_steps=5,
+        )
+
+    def start(self) -> None:
+        self.control.start(self.profile)
+
+    def step(self) -> StepRecord:
+        start_ns = time.monotonic_ns()
+        record = self.control.begin(2, 100, 0, start_ns, idled=False)
+        length = self.control.num_steps
+        self.control.launched(record, length)
+        record.first_step = [False, False]
+        record.control_ns = time.monotonic_ns() - start_ns
+        self.control.processed(record, [min(length, 1), 0], time.monotonic_ns())
+        return record
+
+    def run_until(self, source: str, limit: int = 500) -> int:
+        """Step until a step has this source; returns how many that took."""
+        for count in range(1, limit + 1):
+            if self.step().decision.source == source:
+                return count
+        raise AssertionError(f"no step was decided by {source} within {limit}")
+
+    @property
+    def refused(self) -> dict[str, int]:
+        assert self.control._link is not None
+        return self.control._link.refused
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[ScriptedService, str]]:
+    scripted = ScriptedService(lambda step: CANDIDATES[step % 4])
+    address = scripted.start(tmp_path / "control.sock")
+    yield scripted, address
+    scripted.stop()
+
+
+@pytest.fixture
+def engine(service: tuple[ScriptedService, str]) -> Iterator[Engine]:
+    made = Engine(service[1])
+    made.start()
+    assert eventually(lambda: made.control._mailbox._connected)
+    yield made
+    made.control.close()
+
+
+def test_each_step_runs_what_was_decided_for_it_or_for_the_step_before(engine: Engine) -> None:
+    engine.run_until(names.SOURCE_LEASE)
+    for _ in range(200):
+        record = engine.step()
+        assert record.decision.source == names.SOURCE_LEASE
+        allowed = {CANDIDATES[record.step_index % 4], CANDIDATES[(record.step_index - 1) % 4]}
+        assert record.num_steps in allowed
+
+
+def test_every_step_becomes_one_span_with_the_attributes_of_the_contract(
+    engine: Engine, service: tuple[ScriptedService, str]
+) -> None:
+    for _ in range(50):
+        engine.step()
+    engine.control.idle()
+    assert eventually(lambda: len(service[0].spans()) == 50)
+    spans = service[0].spans()
+    assert [span[names.STEP_INDEX] for span in spans] == list(range(1, 51))
+    for span in spans:
+        assert span["name"] == names.SPAN_DECODE_STEP
+        assert span["duration_ms"] > 0
+        assert span[names.BATCH_SIZE] == len(span[names.ACCEPTED_DRAFTS]) == len(span[names.FIRST_STEP]) == 2
+        assert span[names.NUM_STEPS] in CANDIDATES
+        assert span[names.DECISION_SOURCE] in names.SOURCES
+        assert (names.FALLBACK_REASON in span) == (span[names.DECISION_SOURCE] == names.SOURCE_FALLBACK)
+        assert span[names.CONTROL_US] > 0
+    resource = service[0].exports[0].resource_spans[0].resource
+    told = {attribute.key: attribute.value.string_value for attribute in resource.attributes}
+    assert (told[names.ENGINE_ID], told[names.EPOCH]) == ("test", "11")
+
+
+def test_a_dead_service_means_length_0_and_a_new_one_takes_over(
+    engine: Engine, service: tuple[ScriptedService, str], tmp_path: Path
+) -> None:
+    engine.run_until(names.SOURCE_LEASE)
+    service[0].stop()
+    assert eventually(lambda: not engine.control._mailbox._connected)
+    for _ in range(20):
+        record = engine.step()
+        assert (record.num_steps, record.decision.source) == (0, names.SOURCE_FALLBACK)
+        assert record.decision.wait_ns == 0, "a dead service costs nothing"
+    successor = ScriptedService(lambda step: 1)
+    successor.start(tmp_path / "control.sock")
+    try:
+        assert eventually(lambda: engine.step().decision.source == names.SOURCE_LEASE)
+        assert engine.step().num_steps == 1
+    finally:
+        successor.stop()
+
+
+def test_an_engine_that_starts_before_the_service_is_controlled_once_there_is_one(tmp_path: Path) -> None:
+    engine = Engine(f"unix:{tmp_path}/late.sock")
+    engine.start()
+    try:
+        assert engine.step().decision.source == names.SOURCE_FALLBACK
+        late = ScriptedService(lambda step: 3)
+        late.start(tmp_path / "late.sock")
+        try:
+            assert eventually(lambda: engine.step().decision.source == names.SOURCE_LEASE)
+        finally:
+            late.stop()
+    finally:
+        engine.control.close()
+
+
+@pytest.mark.parametrize(
+    ("cause", "spoil"),
+    [
+        ("wrong_epoch", lambda a: DecideResponse(epoch=a.epoch + 1)),
+        ("future_step", lambda a: DecideResponse(step_index=a.step_index + 1000)),
+        ("unknown_length", lambda a: DecideResponse(tiers=[Tier(max_batch_size=99, num_steps=64)])),
+        ("malformed", lambda a: DecideResponse(canary_percent=101)),
+    ],
+)
+def test_a_lying_service_is_refused_counted_and_never_obeyed(
+    cause: str, spoil: object, tmp_path: Path
+) -> None:
+    class Liar(ScriptedService):
+        def Decide(self, request_iterator, context):  # type: ignore[no-untyped-def]
+            for answer in super().Decide(request_iterator, context):
+                answer.MergeFrom(spoil(answer))  # type: ignore[operator]
+                yield answer
+
+    liar = Liar(lambda step: 3)
+    engine = Engine(liar.start(tmp_path / "liar.sock"), TURBOSPEC_STEP_DEADLINE_US="1000")
+    engine.start()
+    try:
+        assert eventually(lambda: (engine.step(), engine.refused[cause] > 5)[1])
+        assert set(engine.refused) == {cause}
+        assert engine.step().num_steps == 0
+    finally:
+        engine.control.close()
+        liar.stop()
+
+
+def test_without_a_collector_records_are_dropped_within_bounds(tmp_path: Path) -> None:
+    engine = Engine(f"unix:{tmp_path}/nobody.sock", TURBOSPEC_RING_SIZE="64")
+    engine.start()
+    try:
+        for _ in range(1000):
+            engine.step()
+        exporter = engine.control._exporter
+        assert exporter is not None
+        assert eventually(lambda: engine.control.recorder.dropped + exporter.dropped >= 900)
+        assert len(engine.control.recorder._ring) <= 64
+    finally:
+        engine.control.close()

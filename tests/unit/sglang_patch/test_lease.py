@@ -1,0 +1,129 @@
+"""Only an answer that fits the engine's present becomes a lease; everything else is refused by cause."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sglang_patch.lease import CANARY_BLOCK_STEPS, Fence, Lease, Refused, check
+from turbospec.v1.control_pb2 import (
+    MODE_CANARY,
+    MODE_ENFORCE,
+    MODE_OFF,
+    MODE_SHADOW,
+    DecideResponse,
+    Tier,
+)
+
+FENCE = Fence(
+    epoch=7,
+    candidate_num_steps=frozenset({0, 1, 3, 5}),
+    last_asked_step=100,
+    newest_answered_step=99,
+    newest_generation=4,
+    newest_decision_id=40,
+)
+
+
+def answer(**changes: Any) -> DecideResponse:
+    fields: dict[str, Any] = {
+        "epoch": 7,
+        "step_index": 100,
+        "decision_id": 41,
+        "model_generation": 4,
+        "valid_for_steps": 2,
+        "valid_for_ms": 10,
+        "mode": MODE_ENFORCE,
+        "tiers": [Tier(max_batch_size=4, num_steps=3), Tier(max_batch_size=8, num_steps=1)],
+    }
+    return DecideResponse(**{**fields, **changes})
+
+
+def test_a_good_answer() -> None:
+    lease = check(answer(), FENCE, now_ns=1_000)
+    assert [lease.length_for(batch) for batch in (1, 4, 5, 8, 9)] == [3, 3, 1, 1, 0]
+    assert lease.covers(100, 1_000)
+    assert lease.covers(101, 1_000)
+    assert not lease.covers(99, 1_000)
+    assert not lease.covers(102, 1_000)
+    assert not lease.covers(100, 1_000 + 10_000_000)
+
+
+@pytest.mark.parametrize(
+    ("cause", "changes"),
+    [
+        ("wrong_epoch", {"epoch": 6}),
+        ("future_step", {"step_index": 101}),
+        ("out_of_order", {"step_index": 98}),
+        ("duplicate", {"decision_id": 40}),
+        ("stale_generation", {"model_generation": 3}),
+        ("unknown_length", {"tiers": [Tier(max_batch_size=4, num_steps=2)]}),
+        ("unknown_length", {"tiers": [Tier(max_batch_size=4, num_steps=4_000_000_000)]}),
+        ("malformed", {"valid_for_steps": 0}),
+        ("malformed", {"valid_for_ms": 0}),
+        ("malformed", {"valid_for_ms": 4_000_000_000}),
+        ("malformed", {"mode": 0}),
+        ("malformed", {"mode": 99}),
+        ("malformed", {"mode": MODE_CANARY}),
+        ("malformed", {"canary_percent": 10}),
+        ("malformed", {"canary_percent": 101}),
+        ("malformed", {"mode": MODE_CANARY, "canary_percent": 100}),
+        ("malformed", {"tiers": []}),
+        ("malformed", {"mode": MODE_OFF}),
+        ("malformed", {"tiers": [Tier(max_batch_size=0, num_steps=1)]}),
+        ("malformed", {"tiers": [Tier(max_batch_size=4), Tier(max_batch_size=4)]}),
+        ("malformed", {"tiers": [Tier(max_batch_size=i + 1) for i in range(65)]}),
+    ],
+)
+def test_refusals(cause: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(Refused) as refusal:
+        check(answer(**changes), FENCE, now_ns=0)
+    assert refusal.value.cause == cause
+
+
+@given(
+    st.builds(
+        DecideResponse,
+        epoch=st.sampled_from([7, 7, 7, 8]),
+        step_index=st.integers(0, 2**64 - 1) | st.integers(95, 105),
+        decision_id=st.integers(0, 2**64 - 1) | st.integers(38, 45),
+        model_generation=st.integers(0, 2**64 - 1) | st.integers(2, 6),
+        valid_for_steps=st.integers(0, 2**32 - 1) | st.integers(0, 4),
+        valid_for_ms=st.integers(0, 2**32 - 1) | st.integers(0, 4),
+        mode=st.sampled_from([MODE_OFF, MODE_SHADOW, MODE_CANARY, MODE_ENFORCE, 0, 17]),
+        canary_percent=st.integers(0, 120),
+        tiers=st.lists(
+            st.builds(Tier, max_batch_size=st.integers(0, 9), num_steps=st.integers(0, 6)), max_size=4
+        ),
+    ),
+    st.integers(0, 200),
+    st.integers(1, 4000),
+)
+def test_whatever_arrives_a_lease_stays_within_the_fence(
+    message: DecideResponse, step: int, batch_size: int
+) -> None:
+    try:
+        lease = check(message, FENCE, now_ns=5)
+    except Refused:
+        return
+    assert lease.length_for(batch_size) in FENCE.candidate_num_steps
+    assert lease.model_generation >= FENCE.newest_generation
+    if lease.covers(step, 5):
+        assert FENCE.newest_answered_step <= lease.first_step <= step <= lease.last_step
+        assert not lease.covers(step, lease.expires_ns)
+
+
+@given(st.integers(1, 99))
+def test_canary_takes_its_share_of_blocks_and_whole_blocks(percent: int) -> None:
+    lease = check(answer(mode=MODE_CANARY, canary_percent=percent), FENCE, now_ns=0)
+    blocks = 2000
+    applied = [lease.applies_to(block * CANARY_BLOCK_STEPS) for block in range(blocks)]
+    assert abs(sum(applied) / blocks - percent / 100) < 0.05
+    assert all(lease.applies_to(step) == lease.applies_to(0) for step in range(CANARY_BLOCK_STEPS))
+
+
+def test_shadow_and_off_never_apply() -> None:
+    assert not check(answer(mode=MODE_SHADOW), FENCE, 0).applies_to(100)
+    off: Lease = check(answer(mode=MODE_OFF, tiers=[]), FENCE, 0)
+    assert not off.applies_to(100)
