@@ -1,0 +1,124 @@
+"""Goodput of every length for a batch: tokens over seconds, with the uncertainty of differences."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from control_service.core.acceptance import AcceptanceTable
+from control_service.core.buckets import BatchBuckets
+from control_service.core.step_fit import StepTimeFit
+from control_service.core.types import Prediction
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Forecaster:
+    """Both models frozen at one refit, ready to be asked about any batch.
+
+    goodput(k) = B * tokens(k) / seconds(k). Lengths are compared by log goodput: what they
+    share (the acceptance of common positions, a common factor of time) cancels there.
+    """
+
+    def __init__(
+        self,
+        lengths: tuple[int, ...],
+        buckets: BatchBuckets,
+        acceptance: AcceptanceTable,
+        fit: StepTimeFit,
+    ) -> None:
+        self.lengths = lengths
+        self.buckets = buckets
+        self.fit = fit
+        chosen = list(lengths)
+        self._tokens = acceptance.tokens[chosen]
+        self._log_tokens = np.log(self._tokens)
+        # Everything accepted: the most that each length could ever commit.
+        self._most_log_tokens = np.log1p(np.array(lengths, dtype=np.float64))
+        relative = acceptance.gradient[chosen] / self._tokens[:, None]
+        self._token_variance = (relative**2) @ acceptance.variance
+        difference = relative[:, None, :] - relative[None, :, :]
+        self._difference_variance = (difference**2) @ acceptance.variance
+
+    def step_seconds(self, length_index: int, batch_size: int, context_tokens: float) -> float:
+        """Expected seconds of a step of this batch with one length."""
+        bucket, paid = self.buckets.index(batch_size), self.buckets.paid_size(batch_size)
+        return self.fit.step_seconds(bucket, length_index, paid, context_tokens)
+
+    def batch(self, batch_size: int, context_tokens: float) -> BatchForecast:
+        """Forecast for one batch."""
+        bucket = self.buckets.index(batch_size)
+        seconds = self.fit.seconds(bucket, self.buckets.paid_size(batch_size), context_tokens)
+        log_seconds = np.log(seconds)
+        return BatchForecast(
+            lengths=self.lengths,
+            batch_size=batch_size,
+            tokens=self._tokens * batch_size,
+            seconds=seconds,
+            log_goodput=self._log_tokens - log_seconds,
+            most_log_goodput=self._most_log_tokens - log_seconds,
+            time_variance=self.fit.variance[bucket],
+            token_variance=self._token_variance,
+            difference_variance=self._difference_variance,
+        )
+
+
+class BatchForecast:
+    """What every length would do for one batch; arrays are [K] over the candidates."""
+
+    def __init__(
+        self,
+        *,
+        lengths: tuple[int, ...],
+        batch_size: int,
+        tokens: FloatArray,
+        seconds: FloatArray,
+        log_goodput: FloatArray,
+        most_log_goodput: FloatArray,
+        time_variance: FloatArray,
+        token_variance: FloatArray,
+        difference_variance: FloatArray,
+    ) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seconds = seconds
+        self.log_goodput = log_goodput
+        self.most_log_goodput = most_log_goodput
+        self._tokens = tokens
+        self._time_variance = time_variance
+        self._token_variance = token_variance
+        self._difference_variance = difference_variance
+
+    @property
+    def best(self) -> int:
+        """Index of the length with the highest expected goodput."""
+        return int(np.argmax(self.log_goodput))
+
+    def gains(self, index: int) -> tuple[FloatArray, FloatArray]:
+        """Log-goodput gain of every length over `index`, and its standard error ([K], [K])."""
+        gain = self.log_goodput - self.log_goodput[index]
+        variance = self._difference_variance[index] + self._time_variance + self._time_variance[index]
+        error = np.sqrt(variance)
+        error[index] = 0.0
+        return gain, error
+
+    def predictions(self) -> tuple[Prediction, ...]:
+        """The same as plain values."""
+        rate = self._tokens / self.seconds
+        relative = np.sqrt(self._time_variance + self._token_variance)
+        columns = (self._tokens, self.seconds, rate, rate * relative)
+        return tuple(
+            Prediction(length, *values)
+            for length, values in zip(
+                self.lengths, zip(*(c.tolist() for c in columns), strict=True), strict=True
+            )
+        )
+
+
+def regret_ratio(goodput: float, best_goodput: float) -> float:
+    """Share of the best goodput that a length loses."""
+    return (
+        max(0.0, 1.0 - goodput / best_goodput) if best_goodput > 0.0 and math.isfinite(best_goodput) else 0.0
+    )

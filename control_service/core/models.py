@@ -1,0 +1,45 @@
+"""What is learned about one kind of engine: acceptance and step times, refitted together."""
+
+from __future__ import annotations
+
+from control_service.core.acceptance import AcceptanceModel
+from control_service.core.buckets import BatchBuckets
+from control_service.core.forecast import Forecaster
+from control_service.core.step_time import StepTimeModel
+from control_service.core.types import EngineProfile, StepObservation
+
+
+class EngineModels:
+    """Both models of one profile. Outlives an epoch, so that a restart starts warm."""
+
+    def __init__(self, profile: EngineProfile) -> None:
+        length_max = profile.candidate_num_steps[-1]
+        self.lengths = profile.candidate_num_steps
+        self.buckets = BatchBuckets(profile.graph_batch_sizes, profile.max_running_requests)
+        self.acceptance = AcceptanceModel(length_max)
+        # A first step after prefill accepts almost nothing; it is known apart and used nowhere.
+        self.first_step_acceptance = AcceptanceModel(length_max)
+        self.step_time = StepTimeModel(self.lengths, self.buckets)
+        self.forecaster: Forecaster | None = None
+        self.generation = 1
+
+    def observe(self, step: StepObservation) -> float | None:
+        """Learn one step; returns the relative error of its predicted time, if one was predicted."""
+        if any(step.first_step):
+            pairs = list(zip(step.accepted_drafts, step.first_step, strict=True))
+            self.acceptance.observe(step.num_steps, tuple(count for count, first in pairs if not first))
+            self.first_step_acceptance.observe(
+                step.num_steps, tuple(count for count, first in pairs if first)
+            )
+        else:
+            self.acceptance.observe(step.num_steps, step.accepted_drafts)
+        return self.step_time.observe(step)
+
+    def refit(self) -> None:
+        """Freeze what is known now; decisions use it until the next refit."""
+        self.step_time.refit()
+        self.generation += 1
+        fit = self.step_time.fit
+        self.forecaster = (
+            Forecaster(self.lengths, self.buckets, self.acceptance.table(), fit) if fit is not None else None
+        )

@@ -1,0 +1,108 @@
+"""OTLP TraceService: the only way telemetry enters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+
+from control_service.core.registry import EngineRegistry
+from control_service.core.session import EngineSession
+from control_service.server.otlp import MalformedSpanError, engine_of, step_of
+from turbospec.v1 import telemetry
+
+SERVICE_NAME = "opentelemetry.proto.collector.trace.v1.TraceService"
+# Answers must not wait for a large export: the loop is given back this often.
+SPANS_PER_TURN = 16
+CAUSES_LOGGED = 8
+
+_log = structlog.get_logger(__name__)
+
+
+class TraceServicer:
+    """Feeds spans to sessions and counts what it refuses, by cause."""
+
+    def __init__(self, registry: EngineRegistry) -> None:
+        self._registry = registry
+        self.spans_total = 0
+        self.foreign_spans_total = 0
+        self.drops_by_cause: Counter[str] = Counter()
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The rpc on raw bytes, so that what cannot be decoded gets a status of ours."""
+        method = grpc.unary_unary_rpc_method_handler(
+            self.export, response_serializer=ExportTraceServiceResponse.SerializeToString
+        )
+        return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Export": method})
+
+    async def export(
+        self, payload: bytes, context: grpc.aio.ServicerContext[bytes, ExportTraceServiceResponse]
+    ) -> ExportTraceServiceResponse:
+        """TraceService.Export: INVALID_ARGUMENT for bytes that are no request, else partial success."""
+        try:
+            request = ExportTraceServiceRequest.FromString(payload)
+        except DecodeError:
+            self.drops_by_cause["undecodable_request"] += 1
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "the request is not an ExportTraceServiceRequest"
+            )
+        rejected: Counter[str] = Counter()
+        for resource_spans in request.resource_spans:
+            await self._take(resource_spans, rejected)
+        self.drops_by_cause.update(rejected)
+        response = ExportTraceServiceResponse()
+        if rejected:
+            causes = ", ".join(f"{cause}: {count}" for cause, count in rejected.most_common(CAUSES_LOGGED))
+            response.partial_success.rejected_spans = rejected.total()
+            response.partial_success.error_message = f"spans refused by cause: {causes}"
+            _log.warning("spans_refused", spans=rejected.total(), causes=causes)
+        return response
+
+    async def _take(self, resource_spans: ResourceSpans, rejected: Counter[str]) -> None:
+        spans = [span for scope in resource_spans.scope_spans for span in scope.spans]
+        ours = [span for span in spans if span.name == telemetry.SPAN_DECODE_STEP]
+        self.foreign_spans_total += len(spans) - len(ours)
+        if not ours:
+            return
+        self.spans_total += len(ours)
+        try:
+            session = self._session_of(resource_spans)
+        except MalformedSpanError as error:
+            rejected[error.cause] += len(ours)
+            return
+        for turn in range(0, len(ours), SPANS_PER_TURN):
+            for span in ours[turn : turn + SPANS_PER_TURN]:
+                cause = _learn(session, span)
+                if cause is not None:
+                    rejected[cause] += 1
+            if session.needs_refit:
+                session.refit()
+            await asyncio.sleep(0)
+
+    def _session_of(self, resource_spans: ResourceSpans) -> EngineSession:
+        engine_id, epoch = engine_of(resource_spans.resource)
+        entry = self._registry.get(engine_id)
+        if entry is None:
+            raise MalformedSpanError("unknown_engine")
+        if entry.session.profile.epoch != epoch:
+            raise MalformedSpanError(
+                "stale_epoch" if epoch < entry.session.profile.epoch else "unknown_epoch"
+            )
+        return entry.session
+
+
+def _learn(session: EngineSession, span: Span) -> str | None:
+    try:
+        step = step_of(span)
+    except MalformedSpanError as error:
+        session.counters.drops_by_cause[error.cause] += 1
+        return error.cause
+    return session.observe(step)

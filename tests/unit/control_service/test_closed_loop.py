@@ -1,0 +1,40 @@
+"""The policy against engines of known truth, in virtual time; see the simulator."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.control_service.simulator import World, simulate
+from tests.unit.control_service.worlds import MOVING, STEADY
+
+SEEDS = (0, 1)
+# The product promises more of real engines once its models are deepened; this is the floor.
+STEADY_RATIO_MIN = 0.97
+STEADY_SWITCHES_PER_1000_MAX = 2.0
+MOVING_RATIO_MIN = 0.985
+PROBE_SHARE_MAX = 0.06
+
+
+@pytest.mark.parametrize("world", STEADY, ids=lambda world: world.name)
+def test_steady_load_is_served_nearly_as_well_as_by_the_best_fixed_length(world: World) -> None:
+    for seed in SEEDS:
+        result = simulate(world, seed)
+        assert result.ratio >= STEADY_RATIO_MIN, result.line()
+        assert result.switches_per_1000 <= STEADY_SWITCHES_PER_1000_MAX, result.line()
+        assert result.probe_steps <= PROBE_SHARE_MAX * result.steps, result.line()
+
+
+@pytest.mark.parametrize("world", MOVING, ids=lambda world: world.name)
+def test_moving_load_is_served_as_well_as_by_any_fixed_length(world: World) -> None:
+    for seed in SEEDS:
+        result = simulate(world, seed)
+        assert result.ratio >= MOVING_RATIO_MIN, result.line()
+
+
+def test_a_load_that_turns_good_at_length_0_is_noticed() -> None:
+    """Length 0 yields no acceptance data, so it would be absorbing if it were not probed."""
+    world = next(world for world in MOVING if world.name == "never pays, then pays")
+    result = simulate(world)
+    assert result.lengths[0] > 0.3 * result.steps, result.line()
+    assert result.lengths[5] + result.lengths[3] > 0.2 * result.steps, result.line()
+    assert result.ratio > 1.02, result.line()

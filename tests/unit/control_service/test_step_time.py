@@ -1,0 +1,216 @@
+"""Step times: what is learned from served steps, what is predicted for others, and when it is not ready."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control_service.core.buckets import BatchBuckets
+from control_service.core.samples import SAMPLES_PER_REGIME, RegimeSamples
+from control_service.core.step_time import StepTimeModel
+from tests.unit.control_service.factories import observation
+
+LENGTHS = (0, 1, 3, 5)
+
+
+def truth(batch: int, length: int, context: int) -> float:
+    return (
+        0.010
+        + 0.002 * (length > 0)
+        + 0.0005 * batch
+        + 0.0015 * length
+        + 0.0001 * batch * length
+        + 1e-6 * context
+    )
+
+
+def feed(
+    model: StepTimeModel, batch: int, length: int, steps: int, rng: random.Random, context: int = 500
+) -> None:
+    for _ in range(steps):
+        here = int(context * rng.uniform(0.5, 1.5)) * batch
+        duration_s = truth(batch, length, here) * rng.lognormvariate(0.0, 0.05)
+        if rng.random() < 0.02:
+            duration_s *= 3.0
+        step = observation(1, length, (0,) * batch, duration_s, context_tokens=here)
+        model.observe(step)
+
+
+def ready(model: StepTimeModel):  # type: ignore[no-untyped-def]
+    model.refit()
+    assert model.fit is not None, model.not_ready_reason
+    return model.fit
+
+
+def test_buckets_are_captured_sizes_then_powers_of_two() -> None:
+    buckets = BatchBuckets((2, 4, 12), 40)
+    assert buckets.sizes == (2, 4, 12, 16, 32, 64)
+    assert [buckets.sizes[buckets.index(size)] for size in (1, 2, 3, 12, 13, 33, 500)] == [
+        2,
+        2,
+        4,
+        12,
+        16,
+        64,
+        64,
+    ]
+    # Within captured sizes the device works on the padded batch, beyond on the batch itself.
+    assert [buckets.paid_size(size) for size in (1, 3, 12, 13, 33)] == [2, 4, 12, 13, 33]
+    assert BatchBuckets((), 8).sizes == (1, 2, 4, 8)
+
+
+def test_visited_cells_are_priced_closely_in_spite_of_outliers() -> None:
+    rng, model = random.Random(1), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for batch in (1, 4, 8):
+        for length in LENGTHS:
+            feed(model, batch, length, 80, rng)
+    fit = ready(model)
+    for batch in (1, 4, 8):
+        bucket = model.buckets.index(batch)
+        expected = [truth(batch, length, 500 * batch) for length in LENGTHS]
+        assert fit.seconds(bucket, batch, 500 * batch) == pytest.approx(expected, rel=0.03)
+
+
+def test_unvisited_cells_are_predicted_from_visited_ones() -> None:
+    rng, model = random.Random(2), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for batch, length in ((1, 0), (1, 1), (1, 5), (2, 3), (8, 0), (8, 3)):
+        feed(model, batch, length, 60, rng)
+    fit = ready(model)
+    bucket = model.buckets.index(4)
+    expected = [truth(4, length, 2_000) for length in LENGTHS]
+    assert fit.seconds(bucket, 4, 2_000) == pytest.approx(expected, rel=0.12)
+    # And it knows that it knows less there.
+    assert fit.variance[bucket].min() > fit.variance[model.buckets.index(1), 0]
+
+
+def test_a_cell_that_strays_from_the_backbone_is_believed() -> None:
+    """A staircase: one cell costs half as much again as its neighbours say."""
+    rng, model = random.Random(3), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for batch in (1, 4, 8):
+        for length in LENGTHS:
+            for _ in range(60):
+                odd = 1.5 if (batch, length) == (4, 3) else 1.0
+                duration_s = odd * truth(batch, length, 400) * rng.lognormvariate(0.0, 0.05)
+                model.observe(observation(1, length, (0,) * batch, duration_s, context_tokens=400))
+    fit = ready(model)
+    seconds = fit.seconds(model.buckets.index(4), 4, 400)
+    assert seconds[LENGTHS.index(3)] == pytest.approx(1.5 * truth(4, 3, 400), rel=0.04)
+    assert seconds[LENGTHS.index(1)] == pytest.approx(truth(4, 1, 400), rel=0.06)
+
+
+def test_context_has_a_price_and_it_is_never_negative() -> None:
+    rng, model = random.Random(4), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for length in LENGTHS:
+        for context in (200, 8_000):
+            feed(model, 2, length, 60, rng, context)
+    fit = ready(model)
+    few, many = (fit.seconds(model.buckets.index(2), 2, context) for context in (400, 16_000))
+    assert many - few == pytest.approx([0.0156] * len(LENGTHS), rel=0.15)
+    assert all(cell.context_slope_s_per_token >= 0.0 for cell in model.cells())
+
+
+def test_arrays_and_scalars_agree() -> None:
+    rng, model = random.Random(5), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for length in LENGTHS:
+        feed(model, 3, length, 20, rng)
+    fit = ready(model)
+    for bucket, paid, context in ((0, 1, 10), (2, 3, 1_500), (4, 16, 900_000)):
+        one_by_one = [fit.step_seconds(bucket, index, paid, context) for index in range(len(LENGTHS))]
+        assert fit.seconds(bucket, paid, context) == pytest.approx(one_by_one)
+
+
+def test_steady_traffic_does_not_erase_what_was_learned_elsewhere() -> None:
+    rng, model = random.Random(6), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for length in LENGTHS:
+        feed(model, 8, length, 40, rng)
+    feed(model, 1, 3, 5_000, rng)
+    fit = ready(model)
+    expected = [truth(8, length, 4_000) for length in LENGTHS]
+    assert fit.seconds(model.buckets.index(8), 8, 4_000) == pytest.approx(expected, rel=0.08)
+
+
+def test_sample_memory_is_bounded_and_the_idle_regime_goes_first() -> None:
+    samples = RegimeSamples()
+    for context_magnitude in range(20):
+        for bucket in range(10):
+            for repeat in range(200):
+                samples.add(
+                    length_index=0,
+                    bucket_index=bucket,
+                    paid_size=1,
+                    context_tokens=4**context_magnitude,
+                    seconds=0.01,
+                    now=repeat,
+                )
+    assert len(samples) <= 64 * SAMPLES_PER_REGIME
+    kept = samples.arrays(200)
+    assert len(kept.seconds) == len(samples)
+    assert kept.context_tokens.max() == 4**19
+
+
+def test_a_step_whose_length_has_just_changed_is_no_price() -> None:
+    rng, model = random.Random(8), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for length in LENGTHS:
+        feed(model, 1, length, 20, rng)
+    before = ready(model).seconds(0, 1, 500)
+    for _ in range(200):
+        model.observe(observation(1, 3, (0,), 1.0, previous_num_steps=0))
+    assert model.changed_steps_total == 200
+    assert ready(model).seconds(0, 1, 500) == pytest.approx(before, rel=1e-3)
+
+
+def test_says_why_it_is_not_ready() -> None:
+    model = StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    assert "no steps" in model.not_ready_reason
+    feed(model, 1, 3, 50, random.Random(9))
+    model.refit()
+    assert model.fit is None
+    assert "lengths [3]" in model.not_ready_reason
+    assert model.cells() == ()
+    feed(model, 1, 0, 50, random.Random(9))
+    model.refit()
+    assert model.fit is not None
+    assert model.not_ready_reason == ""
+
+
+def test_a_fit_that_describes_nothing_is_not_used() -> None:
+    rng, model = random.Random(10), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for _ in range(200):
+        model.observe(observation(1, rng.choice(LENGTHS), (0,), 10.0 ** rng.uniform(-4.0, 1.5)))
+    model.refit()
+    assert model.fit is None
+    assert "scatter" in model.not_ready_reason or "next to nothing" in model.not_ready_reason
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(LENGTHS),
+            st.integers(1, 40),
+            st.integers(0, 1 << 40),
+            st.floats(1e-6, 60.0),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(1, 100),
+    st.integers(0, 1 << 40),
+)
+def test_no_input_makes_a_price_that_is_not_a_positive_number(
+    history: list[tuple[int, int, int, float]], batch: int, context: int
+) -> None:
+    model = StepTimeModel(LENGTHS, BatchBuckets((4, 8), 32))
+    for length, size, tokens, duration_s in history:
+        model.observe(observation(1, length, (0,) * size, duration_s, context_tokens=tokens))
+    model.refit()
+    if model.fit is None:
+        assert model.not_ready_reason
+        return
+    seconds = model.fit.seconds(model.buckets.index(batch), model.buckets.paid_size(batch), context)
+    assert np.all(np.isfinite(seconds) & (seconds > 0.0))
+    assert np.all(np.isfinite(model.fit.variance) & (model.fit.variance > 0.0))
