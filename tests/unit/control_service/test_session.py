@@ -80,7 +80,7 @@ def test_when_telemetry_stops_speculation_stops() -> None:
 
 
 def test_the_guard_reverts_a_speculation_that_loses_and_says_so() -> None:
-    """The models are fooled (steps of length 0 were slow once); what is measured is not."""
+    """What the fit believes in no longer pays; the measured ratio says so, without waiting for a refit."""
     target = session()
     serve(target, 100)
     assert target.decisions[-1].choice.num_steps == 5

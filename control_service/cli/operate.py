@@ -1,0 +1,37 @@
+"""What an operator may set on an engine, as written on the command line."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from control_service.cli.errors import usage_error
+from turbospec.v1 import control_pb2
+
+MODE_FORMS: Final = "off, shadow, canary:P (P per cent, 1 to 99), enforce"
+POLICY_FORMS: Final = "goodput, static:K (always K)"
+_PLAIN_MODES: Final = {
+    "off": control_pb2.MODE_OFF,
+    "shadow": control_pb2.MODE_SHADOW,
+    "enforce": control_pb2.MODE_ENFORCE,
+}
+
+
+def parse_mode(text: str) -> tuple[control_pb2.Mode, int]:
+    """Mode and canary per cent (0 for all but a canary). Raises `CliError`."""
+    if text in _PLAIN_MODES:
+        return _PLAIN_MODES[text], 0
+    canary = re.fullmatch(r"canary:(\d{1,2})", text)
+    if canary is None or int(canary[1]) == 0:
+        raise usage_error("MODE", text, MODE_FORMS)
+    return control_pb2.MODE_CANARY, int(canary[1])
+
+
+def parse_policy(text: str) -> tuple[str, dict[str, str]]:
+    """The policy's name and parameters, as the service takes them. Raises `CliError`."""
+    if text == "goodput":
+        return text, {}
+    static = re.fullmatch(r"static:(\d+)", text)
+    if static is None:
+        raise usage_error("POLICY", text, POLICY_FORMS)
+    return "static", {"num_steps": static[1]}

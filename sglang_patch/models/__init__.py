@@ -1,0 +1,1 @@
+"""Models that TurboSpec brings along: a real small one, and one whose acceptance is a dial."""

@@ -1,0 +1,188 @@
+"""The commands that talk to a service: what they ask it, what they print, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import pytest
+from typer.testing import CliRunner, Result
+
+from control_service.cli.errors import ExitCode
+from control_service.cli.main import app
+from turbospec.v1 import admin_pb2, admin_pb2_grpc, control_pb2
+
+ENGINE = admin_pb2.EngineStatus(
+    profile=control_pb2.EngineProfile(
+        engine_id="host:1",
+        target_model="knob",
+        draft_model="draft",
+        dtype="float32",
+        accelerator="cpu",
+        algorithm="STANDALONE",
+        candidate_num_steps=[0, 1, 3],
+    ),
+    connected=True,
+    mode=control_pb2.MODE_CANARY,
+    canary_percent=20,
+    policy="goodput",
+    num_steps=3,
+    batch_size=8,
+    steps_by_source={"lease": 90, "fallback": 10},
+    fallbacks_by_reason={"deadline": 10},
+    acceptance_rate=0.625,
+    mean_accepted_length_tokens=2.875,
+    goodput_tokens_per_s=123.4,
+    predicted_goodput_tokens_per_s=math.nan,
+    step_control_us=admin_pb2.Quantiles(count=100, p50=33, p99=150.2, max=900),
+)
+
+
+class RecordingService(admin_pb2_grpc.SpeculationAdminServiceServicer):
+    """Knows `ENGINE` alone, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.engines = [ENGINE]
+        self.asked: list[object] = []
+
+    def ListEngines(self, request, context):
+        return admin_pb2.ListEnginesResponse(service_version="1", engines=self.engines)
+
+    def ExplainDecision(self, request, context):
+        self.asked.append(request)
+        if request.decision_id > 7:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"decision {request.decision_id} is no longer kept")
+        return admin_pb2.ExplainDecisionResponse(
+            engine_id=request.engine_id,
+            decision_id=7,
+            num_steps=3,
+            reason="best_goodput",
+            candidates=[admin_pb2.CandidatePrediction(num_steps=3, goodput_tokens_per_s=99.5)],
+        )
+
+    def SetMode(self, request, context):
+        self.asked.append(request)
+        return admin_pb2.SetModeResponse(mode=request.mode, canary_percent=request.canary_percent)
+
+    def SetPolicy(self, request, context):
+        self.asked.append(request)
+        return admin_pb2.SetPolicyResponse(policy=request.policy)
+
+
+@pytest.fixture
+def service() -> Iterator[RecordingService]:
+    service = RecordingService()
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    admin_pb2_grpc.add_SpeculationAdminServiceServicer_to_server(service, server)
+    service.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    yield service
+    server.stop(None).wait()
+
+
+def run(service: RecordingService, *words: str) -> Result:
+    return CliRunner().invoke(app, [*words, "--control-address", service.address])
+
+
+def test_status_shows_what_an_operator_looks_for(service: RecordingService) -> None:
+    shown = run(service, "status").stdout
+    for expected in ("host:1", "STANDALONE", "canary 20 %", "3 of 0, 1, 3", "62.5%", "2.88", "123"):
+        assert expected in shown
+    assert "lease 90, fallback 10" in shown
+    assert "deadline 10" in shown
+    assert "p50 33, p99 150, max 900" in shown
+
+
+def test_status_as_json_is_the_services_answer(service: RecordingService) -> None:
+    answer = json.loads(run(service, "status", "--json").stdout)
+    assert answer["engines"][0]["profile"]["engine_id"] == "host:1"
+    assert answer["engines"][0]["predicted_goodput_tokens_per_s"] is None
+
+
+def test_status_without_engines_says_so(service: RecordingService) -> None:
+    service.engines = []
+    assert "no engine has connected" in run(service, "status").stdout
+
+
+def test_explain_takes_the_only_engine_and_the_newest_decision(service: RecordingService) -> None:
+    shown = run(service, "explain").stdout
+    assert service.asked == [admin_pb2.ExplainDecisionRequest(engine_id="host:1", decision_id=0)]
+    assert "length 3" in shown
+    assert "best_goodput" in shown
+    assert "99.5" in shown
+
+
+def test_explain_among_several_engines_asks_which(service: RecordingService) -> None:
+    service.engines = [ENGINE, ENGINE]
+    result = run(service, "explain")
+    assert result.exit_code == ExitCode.USAGE
+    assert "engines: host:1, host:1" in result.stderr
+
+
+def test_a_refusal_is_passed_on(service: RecordingService) -> None:
+    result = run(service, "explain", "host:1", "9")
+    assert result.exit_code == ExitCode.REFUSED
+    assert "decision 9 is no longer kept (NOT_FOUND)" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "mode", "percent"),
+    [
+        ("off", control_pb2.MODE_OFF, 0),
+        ("shadow", control_pb2.MODE_SHADOW, 0),
+        ("canary:5", control_pb2.MODE_CANARY, 5),
+        ("enforce", control_pb2.MODE_ENFORCE, 0),
+    ],
+)
+def test_mode_is_set(service: RecordingService, word: str, mode: control_pb2.Mode, percent: int) -> None:
+    assert run(service, "mode", "host:1", word).exit_code == ExitCode.DONE
+    assert service.asked == [
+        admin_pb2.SetModeRequest(engine_id="host:1", mode=mode, canary_percent=percent),
+    ]
+
+
+def test_policy_is_set(service: RecordingService) -> None:
+    assert run(service, "policy", "host:1", "static:3").exit_code == ExitCode.DONE
+    assert run(service, "policy", "host:1", "goodput").exit_code == ExitCode.DONE
+    assert service.asked == [
+        admin_pb2.SetPolicyRequest(engine_id="host:1", policy="static", parameters={"num_steps": "3"}),
+        admin_pb2.SetPolicyRequest(engine_id="host:1", policy="goodput"),
+    ]
+
+
+@pytest.mark.parametrize("words", [("mode", "e", "canary:0"), ("mode", "e", "on"), ("policy", "e", "static")])
+def test_what_cannot_be_set_is_refused_before_the_service_is_asked(
+    service: RecordingService, words: tuple[str, ...]
+) -> None:
+    result = run(service, *words)
+    assert result.exit_code == ExitCode.USAGE
+    assert f"{words[0].upper()} is {words[2]!r}; allowed: " in result.stderr
+    assert service.asked == []
+
+
+def test_a_service_that_is_not_there_is_said_to_be_unreachable() -> None:
+    result = CliRunner().invoke(app, ["status", "--control-address", "unix:/nowhere/control.sock"])
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert "no control service answers at unix:/nowhere/control.sock" in result.stderr
+
+
+def test_without_a_run_the_user_is_told_how_to_find_one(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["status", "--run-dir", str(tmp_path)])
+    assert result.exit_code == ExitCode.UNREACHABLE
+    assert "--control-address" in result.stderr
+
+
+def test_up_refuses_what_cannot_work_before_it_starts_anything() -> None:
+    result = CliRunner().invoke(app, ["up", "--candidates", "1,2"])
+    assert result.exit_code == ExitCode.USAGE
+    assert "--candidates is '1,2'; allowed: " in result.stderr
+
+
+def test_version_names_what_is_installed() -> None:
+    found = json.loads(CliRunner().invoke(app, ["version", "--json"]).stdout)
+    assert found["sglang"] == "0.5.23"
+    assert found["turbospec"]
