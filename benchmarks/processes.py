@@ -1,0 +1,140 @@
+"""Child processes that are started, watched and stopped as whole trees."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+STOP_GRACE_S = 10.0
+KILL_GRACE_S = 5.0
+LOG_TAIL_LINES = 25
+
+
+class ProcessFailed(RuntimeError):
+    """A child process did not do its part; the message ends with the last lines it logged."""
+
+
+class ManagedProcess:
+    """One child with everything below it, its output in a log file."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
+        self.name = name
+        self.log_path = log_path
+        self._stopped = False
+        with log_path.open("wb") as log:
+            # A session of its own: Ctrl-C in the terminal reaches us only, and we stop it in order.
+            self._child = subprocess.Popen(
+                argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def failure(self, what: str) -> ProcessFailed:
+        """An error saying `what` happened, with the end of the log."""
+        state = "is running" if self.alive else f"ended with status {self._child.returncode}"
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return ProcessFailed(
+            "\n  ".join([f"{self.name} {what} (it {state}); {self.log_path} ends with:", *lines])
+        )
+
+    def require_alive(self) -> None:
+        """Raises ProcessFailed if the child has ended."""
+        if not self.alive:
+            raise self.failure("has stopped")
+
+    def signal_stop(self) -> None:
+        """Ask it to end, without waiting."""
+        if self.alive:
+            self._child.send_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End the whole tree: politely, then by force. Returns when none of it is left."""
+        if self._stopped:  # its process id may be somebody else's by now
+            return
+        tree = self._members()
+        self.signal_stop()
+        psutil.wait_procs(tree, timeout=STOP_GRACE_S)
+        # Looked up again: what was started meanwhile, or left behind by a child that crashed, goes too.
+        left = self._members()
+        for process in left:
+            _kill(process)
+        psutil.wait_procs(left, timeout=KILL_GRACE_S)
+        self._child.wait()
+        self._stopped = True
+
+    def _members(self) -> list[psutil.Process]:
+        """All of our child's session: a walk down the tree would miss the orphans of a crashed parent."""
+        return [process for process in psutil.process_iter() if _session_of(process.pid) == self.pid]
+
+
+def stop_all(processes: Sequence[ManagedProcess]) -> None:
+    """Stop all of them, at the same time as far as they go along."""
+    for process in processes:
+        process.signal_stop()
+    deadline_s = time.monotonic() + STOP_GRACE_S
+    while time.monotonic() < deadline_s and any(process.alive for process in processes):
+        time.sleep(0.05)
+    for process in processes:
+        process.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class CpuMeter:
+    """Processor time used on this machine, ours and everybody's, up to one moment, in seconds."""
+
+    at_s: float
+    busy_s: float
+    ours_s: float
+
+    @classmethod
+    def read(cls, processes: Sequence[ManagedProcess]) -> CpuMeter:
+        """`ours` is this process and the trees of `processes`."""
+        sessions = {process.pid for process in processes}
+        ours_s = sum(
+            _cpu_s(process)
+            for process in psutil.process_iter()
+            if process.pid == os.getpid() or _session_of(process.pid) in sessions
+        )
+        times = psutil.cpu_times()
+        return cls(time.monotonic(), times.user + times.nice + times.system, ours_s)
+
+    def foreign_cores(self, later: CpuMeter) -> float:
+        """Cores that others kept busy on average between two readings."""
+        passed_s = later.at_s - self.at_s
+        foreign_s = (later.busy_s - self.busy_s) - (later.ours_s - self.ours_s)
+        return max(0.0, foreign_s / passed_s) if passed_s > 0 else 0.0
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _session_of(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1

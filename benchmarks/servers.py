@@ -1,0 +1,237 @@
+"""Real SGLang servers and the real control service, as a user would start them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from benchmarks.models import Model
+from benchmarks.processes import CpuMeter, ManagedProcess, stop_all
+from benchmarks.variants import Variant, VariantKind, speculation_flags
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 300.0
+SERVICE_START_TIMEOUT_S = 30.0
+POLL_S = 0.25
+FLUSH_PARAMETERS = {"timeout": "30"}
+# Proportional set size of one small server on a CPU: three processes that each import torch.
+SERVER_MEMORY_GIB = 2.2
+MEMORY_RESERVE_GIB = 2.0
+# The same for every variant. Chunks are sent as disjoint pieces, so that the cost of an answer's stream
+# does not grow with its length; prompts never share a prefix cache between variants.
+COMMON_FLAGS = (
+    *("--max-total-tokens", "20000"),
+    *("--max-running-requests", "16"),
+    *("--context-length", "1024"),
+    *("--random-seed", "1"),
+    "--incremental-streaming-output",
+)
+CPU_FLAGS = ("--device", "cpu", "--disable-cuda-graph", "--sleep-on-idle", "--skip-server-warmup")
+
+
+class ServerRefused(RuntimeError):
+    """A server did not do what a benchmark needs of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all servers of one set have in common."""
+
+    model: Model
+    algorithm: str
+    # Lengths compared, ascending, 0 excluded.
+    lengths: tuple[int, ...]
+    device: str
+    directory: Path
+    # For SGLang as they are, last.
+    extra_flags: tuple[str, ...] = ()
+
+    def argv(self, variant: Variant, port: int) -> list[str]:
+        """The command that launches `variant`."""
+        draft = self.model.drafts.get(self.algorithm)
+        device_flags = CPU_FLAGS if self.device == "cpu" else ("--device", self.device)
+        return [
+            *(sys.executable, "-m", "sglang_patch.launch", "--host", HOST, "--port", str(port)),
+            *("--model-path", str(self.model.target), "--dtype", self.model.dtype),
+            *device_flags,
+            *COMMON_FLAGS,
+            *speculation_flags(variant, self.algorithm, str(draft) if draft else None, self.lengths),
+            *self.extra_flags,
+        ]
+
+
+class Server:
+    """One SGLang server: the process and its endpoint."""
+
+    def __init__(self, variant: Variant, setup: Setup, control_address: str | None) -> None:
+        self.variant = variant
+        port = free_port()
+        self.base_url = f"http://{HOST}:{port}"
+        self.engine_id = f"{HOST}:{port}"
+        env = clean_environment()
+        if variant.kind is VariantKind.TURBOSPEC:
+            assert control_address is not None, "turbospec needs a control service"
+            env["TURBOSPEC_CONTROL_ADDRESS"] = control_address
+            env["TURBOSPEC_ENGINE_ID"] = self.engine_id
+            env["TURBOSPEC_CANDIDATES"] = ",".join(map(str, (0, *setup.lengths)))
+            # A benchmark of an engine that has silently come up without the plugin would be a lie.
+            env["TURBOSPEC_STRICT"] = "1"
+        log_path = setup.directory / f"{variant.label.replace(':', '-')}.log"
+        self.process = ManagedProcess(variant.label, setup.argv(variant, port), env, log_path)
+
+    async def wait_healthy(self, session: aiohttp.ClientSession) -> None:
+        """Return when it answers; raises ProcessFailed if it ends or takes too long."""
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            self.process.require_alive()
+            if await _answers_ok(session, f"{self.base_url}/health"):
+                return
+            await asyncio.sleep(POLL_S)
+        raise self.process.failure(f"was not healthy after {START_TIMEOUT_S:.0f} s")
+
+
+class ServerSet:
+    """The servers of some variants, up together, and the control service if one of them is ours."""
+
+    def __init__(self, setup: Setup, variants: Sequence[Variant], start_parallel: int) -> None:
+        self._setup = setup
+        self._variants = variants
+        self._start_parallel = start_parallel
+        self._processes: list[ManagedProcess] = []
+        self.servers: list[Server] = []
+        self.control_address: str | None = None
+
+    async def __aenter__(self) -> ServerSet:
+        self._setup.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            await self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop()
+
+    def read_cpu(self) -> CpuMeter:
+        """Processor time up to now."""
+        return CpuMeter.read(self._processes)
+
+    def require_alive(self) -> None:
+        """Raises ProcessFailed if any of them has ended."""
+        for process in self._processes:
+            process.require_alive()
+
+    async def _start(self) -> None:
+        if any(variant.kind is VariantKind.TURBOSPEC for variant in self._variants):
+            service, self.control_address = await start_control_service(
+                self._setup.directory, self._processes
+            )
+            service.require_alive()
+        turns = asyncio.Semaphore(self._start_parallel)
+        async with control_session() as session:
+            starts = [asyncio.create_task(self._start_one(v, session, turns)) for v in self._variants]
+            try:
+                await asyncio.gather(*starts)
+            finally:
+                for start in starts:
+                    start.cancel()
+        self.servers.sort(key=lambda server: self._variants.index(server.variant))
+
+    async def _start_one(
+        self, variant: Variant, session: aiohttp.ClientSession, turns: asyncio.Semaphore
+    ) -> None:
+        async with turns:
+            server = Server(variant, self._setup, self.control_address)
+            self._processes.append(server.process)
+            await server.wait_healthy(session)
+            self.servers.append(server)
+
+    def _stop(self) -> None:
+        stop_all(list(reversed(self._processes)))
+        self._processes.clear()
+        self.servers.clear()
+
+
+async def reset_server(session: aiohttp.ClientSession, base_url: str) -> None:
+    """End what still runs and empty the prefix cache (and NGRAM's corpus): the next run starts cold.
+
+    Raises:
+        ServerRefused: the server does not do it.
+    """
+    calls = (
+        ("/abort_request", {"json": {"abort_all": True}}),
+        ("/flush_cache", {"params": FLUSH_PARAMETERS}),
+    )
+    for path, arguments in calls:
+        async with session.post(base_url + path, **arguments) as response:
+            if response.status != 200:
+                text = (await response.text())[:500]
+                raise ServerRefused(f"{base_url}{path} answered {response.status}: {text}")
+
+
+async def start_control_service(
+    directory: Path, processes: list[ManagedProcess]
+) -> tuple[ManagedProcess, str]:
+    """Start the service, put it into `processes` at once, return it and its address when it is ready."""
+    ready_file = directory / "control.ready"
+    ready_file.unlink(missing_ok=True)
+    argv = [
+        *(sys.executable, "-m", "control_service", "--ready-file", str(ready_file)),
+        *("--listen", f"{HOST}:0", "--metrics-listen", f"{HOST}:0"),
+    ]
+    process = ManagedProcess("control service", argv, clean_environment(), directory / "control.log")
+    processes.append(process)
+    deadline_s = time.monotonic() + SERVICE_START_TIMEOUT_S
+    while not ready_file.exists():
+        process.require_alive()
+        if time.monotonic() > deadline_s:
+            raise process.failure(f"was not ready after {SERVICE_START_TIMEOUT_S:.0f} s")
+        await asyncio.sleep(POLL_S)
+    return process, str(json.loads(ready_file.read_text(encoding="utf-8"))["grpc"][0])
+
+
+def clean_environment() -> dict[str, str]:
+    """Our environment without what would switch the plugin on in an engine that must be plain."""
+    kept = ("TURBOSPEC_CACHE_", "TURBOSPEC_CPU_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TURBOSPEC_") or name.startswith(kept)
+    }
+
+
+def server_capacity() -> int:
+    """How many small CPU servers fit into the memory that is free now."""
+    free_gib = psutil.virtual_memory().available / 2**30 - MEMORY_RESERVE_GIB
+    return max(0, int(free_gib / SERVER_MEMORY_GIB))
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def control_session() -> aiohttp.ClientSession:
+    """For calls that are seconds apart: servers close idle connections, so none is kept."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+
+
+async def _answers_ok(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=20)) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False

@@ -1,0 +1,243 @@
+"""Statistics of a benchmark's raw records. Pure: records in, numbers out."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from benchmarks.results import Cell, Quantiles, RequestRecord, VariantRun
+from benchmarks.variants import Variant, VariantKind
+
+# A shorter answer says little about the time per token; one cut off by the window's end counts if longer.
+MIN_TPOT_TOKENS = 16
+
+RunKey = tuple[int, int]
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median of some rounds, and the extremes."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread | None:
+        """None if there are no values."""
+        kept = list(values)
+        return cls(statistics.median(kept), min(kept), max(kept), len(kept)) if kept else None
+
+
+def percentile(values: Iterable[float], percent: float) -> float | None:
+    """Linear between the two nearest ranks; None if there are no values.
+
+    >>> percentile([1.0, 2.0, 3.0, 4.0], 50)
+    2.5
+    """
+    ranked = sorted(values)
+    if not ranked:
+        return None
+    place = (len(ranked) - 1) * percent / 100
+    below = int(place)
+    above = min(below + 1, len(ranked) - 1)
+    return ranked[below] + (ranked[above] - ranked[below]) * (place - below)
+
+
+@dataclass(frozen=True, slots=True)
+class VariantStats:
+    """One variant in one cell. Goodput by (group, round); latencies in seconds, pooled over all runs."""
+
+    label: str
+    goodput_tokens_per_s: dict[RunKey, float]
+    # (last - first token) / (tokens - 1) of every answer.
+    tpot_s: list[float]
+    # Gaps between chunks that carried tokens, however many: what a reader sees.
+    itl_s: list[float]
+    ttft_s: list[float]
+    # Tokens per verification step and request; None if the server counts none.
+    mean_accepted_length: float | None
+    # Outputs that equal those of `nospec` for the same prompt, and how many were compared.
+    outputs_equal: int
+    outputs_compared: int
+
+    @property
+    def goodput(self) -> Spread | None:
+        return Spread.of(self.goodput_tokens_per_s.values())
+
+    def ratio_to(self, other: VariantStats) -> Spread | None:
+        """Goodput over that of `other`, paired by round: the same minute, the same prompts."""
+        shared = self.goodput_tokens_per_s.keys() & other.goodput_tokens_per_s.keys()
+        return Spread.of(
+            self.goodput_tokens_per_s[key] / other.goodput_tokens_per_s[key]
+            for key in sorted(shared)
+            if other.goodput_tokens_per_s[key] > 0
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CellStats:
+    """Everything derived from one cell."""
+
+    cell: Cell
+    variants: dict[str, VariantStats]
+
+    @property
+    def nospec(self) -> VariantStats | None:
+        return self.variants.get(VariantKind.NOSPEC)
+
+    @property
+    def turbospec(self) -> VariantStats | None:
+        return self.variants.get(VariantKind.TURBOSPEC)
+
+    @property
+    def best_fixed(self) -> VariantStats | None:
+        """The fixed length with the highest median goodput: known only afterwards."""
+        fixed = [
+            stats for label, stats in self.variants.items() if Variant.parse(label).kind is VariantKind.FIXED
+        ]
+        return max(fixed, key=_median_goodput, default=None)
+
+    @property
+    def best_plain(self) -> VariantStats | None:
+        """The better of no speculation and the best fixed length."""
+        plain = [stats for stats in (self.nospec, self.best_fixed) if stats]
+        return max(plain, key=_median_goodput, default=None)
+
+
+def cell_stats(cell: Cell) -> CellStats:
+    """Derive the numbers of one cell from its runs."""
+    labels = sorted({run.variant for run in cell.runs}, key=_order)
+    reference = _digests(run for run in cell.runs if run.variant == VariantKind.NOSPEC)
+    runs = {label: [run for run in cell.runs if run.variant == label] for label in labels}
+    return CellStats(cell, {label: _variant_stats(label, runs[label], reference) for label in labels})
+
+
+def window_tokens(run: VariantRun) -> int:
+    """Tokens that reached the clients inside the run's window."""
+    return sum(
+        count
+        for request in run.requests
+        for at_s, count in zip(request.chunk_s, request.chunk_tokens, strict=True)
+        if run.window_start_s <= at_s < run.window_end_s
+    )
+
+
+def goodput_tokens_per_s(run: VariantRun) -> float:
+    """Committed output tokens per second of the window."""
+    return window_tokens(run) / (run.window_end_s - run.window_start_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlStats:
+    """What control did over all runs of one cell; microseconds are of the engine's life so far."""
+
+    steps: int
+    switches_per_1000_steps: float
+    mean_accepted_length: float | None
+    share_by_num_steps: dict[int, float]
+    share_by_source: dict[str, float]
+    fallbacks_by_reason: dict[str, int]
+    drops_by_cause: dict[str, int]
+    step_control_us: Quantiles
+    decision_wait_us: Quantiles
+    answer_us: Quantiles
+
+
+def control_stats(runs: Sequence[VariantRun]) -> ControlStats | None:
+    """Sum what the service counted during `runs`; None if it counted no step."""
+    deltas = [run.control for run in runs if run.control]
+    steps = sum(delta.steps for delta in deltas)
+    if not steps:
+        return None
+    committed = sum(delta.committed_tokens for delta in deltas)
+    # Every request of a step commits one token more than it accepted drafts.
+    request_steps = committed - sum(delta.accepted_tokens for delta in deltas)
+    return ControlStats(
+        steps=steps,
+        switches_per_1000_steps=1000 * sum(delta.switches for delta in deltas) / steps,
+        mean_accepted_length=committed / request_steps if request_steps else None,
+        share_by_num_steps={
+            k: n / steps for k, n in sorted(_sum(d.steps_by_num_steps for d in deltas).items())
+        },
+        share_by_source={k: n / steps for k, n in sorted(_sum(d.steps_by_source for d in deltas).items())},
+        fallbacks_by_reason=_sum(delta.fallbacks_by_reason for delta in deltas),
+        drops_by_cause=_sum(delta.drops_by_cause for delta in deltas),
+        step_control_us=deltas[-1].step_control_us,
+        decision_wait_us=deltas[-1].decision_wait_us,
+        answer_us=deltas[-1].answer_us,
+    )
+
+
+def _variant_stats(label: str, runs: list[VariantRun], reference: dict[tuple[int, ...], str]) -> VariantStats:
+    digests = _digests(runs)
+    compared = digests.keys() & reference.keys()
+    return VariantStats(
+        label=label,
+        goodput_tokens_per_s={(run.group, run.round): goodput_tokens_per_s(run) for run in runs},
+        tpot_s=[tpot for run in runs for request in run.requests if (tpot := _tpot_s(request)) is not None],
+        itl_s=[gap for run in runs for gap in _itl_s(run)],
+        ttft_s=[
+            request.chunk_s[0] - request.sent_s
+            for run in runs
+            for request in run.requests
+            if request.chunk_s and request.sent_s >= run.window_start_s
+        ],
+        mean_accepted_length=_mean_accepted_length(runs),
+        outputs_equal=sum(digests[key] == reference[key] for key in compared),
+        outputs_compared=len(compared),
+    )
+
+
+def _tpot_s(request: RequestRecord) -> float | None:
+    tokens = sum(request.chunk_tokens)
+    if tokens < MIN_TPOT_TOKENS or len(request.chunk_s) < 2:
+        return None
+    return (request.chunk_s[-1] - request.chunk_s[0]) / (tokens - 1)
+
+
+def _itl_s(run: VariantRun) -> list[float]:
+    return [
+        later - earlier
+        for request in run.requests
+        for earlier, later in zip(request.chunk_s, request.chunk_s[1:], strict=False)
+        if run.window_start_s <= later < run.window_end_s
+    ]
+
+
+def _mean_accepted_length(runs: list[VariantRun]) -> float | None:
+    counted = [request for run in runs for request in run.requests if request.verify_steps]
+    steps = sum(request.verify_steps or 0 for request in counted)
+    accepted = sum(request.accepted_drafts or 0 for request in counted)
+    return 1 + accepted / steps if steps else None
+
+
+def _digests(runs: Iterable[VariantRun]) -> dict[tuple[int, ...], str]:
+    """Output digests by group, round, prompt and length of the answer asked for."""
+    return {
+        (run.group, run.round, request.prompt_index, request.max_tokens): request.output_digest
+        for run in runs
+        for request in run.requests
+        if request.output_digest
+    }
+
+
+def _order(label: str) -> tuple[int, int]:
+    variant = Variant.parse(label)
+    return list(VariantKind).index(variant.kind), variant.num_steps
+
+
+def _median_goodput(stats: VariantStats) -> float:
+    return stats.goodput.median if stats.goodput else 0.0
+
+
+def _sum(counts: Iterable[dict[Key, int]]) -> dict[Key, int]:
+    total: Counter[Key] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(total)
