@@ -1,9 +1,11 @@
 """Start the released SGLang with our plugins and, for `--device cpu`, with our CPU kernels.
 
-Usage: `python -m sglang_patch.launch <SGLang flags>`. The flags are SGLang's own. With `--device cpu` a few
-defaults are added where the user has not decided; every other device gets a plain SGLang launch.
+Usage: `python -m sglang_patch.launch <SGLang flags>`. The flags are SGLang's own. With `--device cpu` on the
+command line a few defaults are added where the user has not decided; every other device gets a plain SGLang
+launch.
 
-Top-level code runs again in every process that SGLang spawns (as `__mp_main__`), before SGLang is imported there.
+Top-level code runs again in every process that SGLang spawns (as `__mp_main__`), before SGLang is imported
+there.
 """
 
 from __future__ import annotations
@@ -44,8 +46,7 @@ def main(argv: list[str]) -> None:
     """Run the server until it stops; leave no process behind."""
     if device_of(argv) == "cpu":
         argv = with_cpu_defaults(argv)
-        activate.mark_environment(os.environ)
-        activate.activate_in_process()
+        _use_cpu_kernels()
     from sglang.srt.plugins import load_plugins  # noqa: PLC0415  (after the kernels are on the path)
 
     load_plugins()
@@ -58,6 +59,16 @@ def main(argv: list[str]) -> None:
         run_server(prepare_server_args(argv))
     finally:
         kill_process_tree(os.getpid(), include_parent=False)
+
+
+def _use_cpu_kernels() -> None:
+    activate.mark_environment(os.environ)
+    from sglang_patch.cpu.build import BuildError  # noqa: PLC0415  (imports torch: after the environment is set)
+
+    try:
+        activate.activate_in_process()
+    except BuildError as error:
+        sys.exit(f"turbospec: {error}")
 
 
 def _exit_on_signal(signum: int, frame: FrameType | None) -> None:
