@@ -1,4 +1,4 @@
-"""The two clocks the engine side reads, in one place so that tests can turn them."""
+"""Time as the engine side reads it, in one place so that tests can turn it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol
 class Clock(Protocol):
     def monotonic_ns(self) -> int: ...
 
-    def unix_ns(self) -> int: ...
+    def sleep(self, seconds: float) -> None: ...
 
 
 class SystemClock:
-    """The machine's clocks. Durations and deadlines only ever use the monotonic one."""
+    """The machine's monotonic clock, which all its processes share."""
 
     monotonic_ns = staticmethod(time.monotonic_ns)
-    unix_ns = staticmethod(time.time_ns)
+    sleep = staticmethod(time.sleep)

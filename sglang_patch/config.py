@@ -47,7 +47,7 @@ class EngineConfig:
     kill_file: str
     # Exit instead of running unpatched when SGLang is not what the plugin expects.
     strict: bool
-    # Step records kept while nobody takes them; the oldest go first.
+    # Step records kept while nobody takes them; beyond that the newest are dropped and counted.
     ring_size: int
     export_interval_ms: int
 
@@ -91,7 +91,7 @@ class EngineConfig:
             kill_switch=read("TURBOSPEC_KILL_SWITCH", "0", _flag, "0 or 1"),
             kill_file=env.get("TURBOSPEC_KILL_FILE", "").strip(),
             strict=read("TURBOSPEC_STRICT", "0", _flag, "0 or 1"),
-            ring_size=read("TURBOSPEC_RING_SIZE", "4096", _integer(64, 1_000_000), "64 to 1000000"),
+            ring_size=read("TURBOSPEC_RING_SIZE", "1024", _integer(16, 65_536), "16 to 65536"),
             export_interval_ms=read("TURBOSPEC_EXPORT_INTERVAL_MS", "100", _integer(5, 60_000), "5 to 60000"),
         )
 

@@ -1,23 +1,26 @@
 """Control of one scheduler process: what the hooks call, and all they call.
 
-``StepControl`` owns the mailbox, the kill switch and the recorder, and numbers the
-decode steps. Its methods run on the step thread: they read a slot, append to a ring
-and put into a queue. The threads (link, exporter, kill file) start once SGLang has
-finished its own start-up, so nothing of ours can delay or fork with it.
+``StepControl`` owns the board, the mailbox, the kill switch and the recorder, and numbers
+the decode steps. Its methods run on the step thread: they read and write words of shared
+memory. Everything else is done by the agent process, which starts once SGLang has
+finished its own start-up, so that nothing of ours can delay it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from typing import Final
 
+from sglang_patch.agent_process import AgentProcess
+from sglang_patch.board import Board
 from sglang_patch.clock import Clock, SystemClock
 from sglang_patch.config import EngineConfig
-from sglang_patch.exporter import SpanExporter
+from sglang_patch.decision import ERROR, Decision
 from sglang_patch.killswitch import KillSwitch
-from sglang_patch.link import Ask, Link
-from sglang_patch.mailbox import ERROR, Decision, Mailbox
+from sglang_patch.mailbox import Mailbox
+from sglang_patch.order import Order
 from sglang_patch.recorder import StepRecord, StepRecorder
 from turbospec.v1 import telemetry
 from turbospec.v1.control_pb2 import EngineProfile
@@ -48,34 +51,35 @@ class StepControl:
         self.graph_batch_sizes: tuple[int, ...] = ()
         # Whether host time is phase time, as on a CPU.
         self.times_phases = False
-        self.recorder = StepRecorder(config.ring_size)
+        self.board = Board(config.ring_size)
+        self.recorder = StepRecorder(self.board.push)
         self.kill_switch = KillSwitch(always=config.kill_switch, path=config.kill_file)
         self._clock: Clock = clock or SystemClock()
         self._mailbox = Mailbox(
+            self.board,
             launch_num_steps=launch_num_steps,
             step_deadline_us=config.step_deadline_us,
             obey=config.mode == "enforce",
             clock=self._clock,
         )
-        self._link: Link | None = None
-        self._exporter: SpanExporter | None = None
+        self._agent: AgentProcess | None = None
         self._step_index = 0
 
     def start(self, profile: EngineProfile) -> None:
         """Begin to talk to the service. Called once, after SGLang has started."""
         self.kill_switch.start()
-        self._exporter = SpanExporter(
-            address=self.config.telemetry_address,
+        order = Order(
+            descriptor=self.board.descriptor,
+            ring_size=self.board.ring_size,
+            control_address=self.config.control_address,
+            telemetry_address=self.config.telemetry_address,
+            export_interval_ms=self.config.export_interval_ms,
+            decide=self.config.mode != "off",
             profile=profile,
-            recorder=self.recorder,
-            interval_ms=self.config.export_interval_ms,
+            scheduler_pid=os.getpid(),
         )
-        self._exporter.start()
-        if self.config.mode != "off":
-            self._link = Link(
-                address=self.config.control_address, profile=profile, mailbox=self._mailbox, clock=self._clock
-            )
-            self._link.start()
+        self._agent = AgentProcess(order, self.board)
+        self._agent.start()
         logger.info(
             "turbospec: engine %s, epoch %d, lengths %s, mode %s, control at %s",
             profile.engine_id,
@@ -87,10 +91,8 @@ class StepControl:
 
     def close(self) -> None:
         self.kill_switch.close()
-        if self._link is not None:
-            self._link.close()
-        if self._exporter is not None:
-            self._exporter.close()
+        if self._agent is not None:
+            self._agent.close()
 
     # -- on the step thread --------------------------------------------------
 
@@ -102,10 +104,9 @@ class StepControl:
         self._step_index = step_index = self._step_index + 1
         decision = self._mailbox.at_hand(step_index, batch_size, now_ns)
         if decision is None or self.kill_switch.engaged or self.failed:
-            decision = self._without_lease((step_index, batch_size, context_tokens, waiting), now_ns)
+            decision = self._without_lease(step_index, batch_size, context_tokens, waiting, now_ns)
         self.num_steps = decision.num_steps
-        if self._link is not None:
-            self._link.ask((step_index + 1, batch_size, context_tokens, waiting))
+        self.board.ask(step_index + 1, batch_size, context_tokens, waiting)
         # The step's own time starts with our work on it: control is part of what it costs.
         record = StepRecord(step_index, batch_size, context_tokens, waiting, decision, now_ns)
         self.recorder.launch(record)
@@ -116,8 +117,7 @@ class StepControl:
     ) -> None:
         """A prefill is about to be launched: have an answer ready for the decode step that follows it."""
         self.recorder.end(now_ns, idled=idled)
-        if self._link is not None:
-            self._link.ask((self._step_index + 1, batch_size, context_tokens, waiting))
+        self.board.ask(self._step_index + 1, batch_size, context_tokens, waiting)
 
     def launched(self, record: StepRecord, num_steps: int) -> None:
         """The worker has returned from the step, which ran with ``num_steps``."""
@@ -139,11 +139,12 @@ class StepControl:
             self.failed = True
             logger.exception("turbospec: failed in %s; control is off for this process, length 0", where)
 
-    def _without_lease(self, ask: Ask, now_ns: int) -> Decision:
+    def _without_lease(
+        self, step_index: int, batch_size: int, context_tokens: int, waiting: int, now_ns: int
+    ) -> Decision:
         if self.kill_switch.engaged:
             return _KILLED
         if self.failed:
             return _FAILED
-        if self._link is not None:
-            self._link.ask(ask)
-        return self._mailbox.wait(ask[0], ask[1], now_ns)
+        self.board.ask(step_index, batch_size, context_tokens, waiting)
+        return self._mailbox.wait(step_index, batch_size, now_ns)

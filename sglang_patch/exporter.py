@@ -1,8 +1,8 @@
-"""Step records out as OTLP spans, from a background thread.
+"""Step records out as OTLP spans, from a thread of the agent.
 
 The spans are made here from finished records with the OpenTelemetry SDK's span type
-and sent by its OTLP exporter: a live SDK span would cost the step thread 28
-microseconds, a record in a ring costs it less than one.
+and sent by its OTLP exporter: a live SDK span would cost the step thread tens of
+microseconds, a record in shared memory costs it a few.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from sglang_patch.recorder import StepRecord, StepRecorder
+from sglang_patch.board import Board
+from sglang_patch.recorder import StepRecord
 from turbospec.v1 import telemetry as names
 from turbospec.v1.control_pb2 import EngineProfile
 
@@ -34,12 +35,10 @@ NS_PER_US: Final = 1e3
 
 
 class SpanExporter:
-    """Empties the recorder's ring every ``interval_ms``; what cannot be sent is dropped and counted."""
+    """Empties the board's ring every ``interval_ms``; what cannot be sent is dropped and counted."""
 
-    def __init__(
-        self, *, address: str, profile: EngineProfile, recorder: StepRecorder, interval_ms: int
-    ) -> None:
-        self._recorder = recorder
+    def __init__(self, *, address: str, profile: EngineProfile, board: Board, interval_ms: int) -> None:
+        self._board = board
         self._interval_s = interval_ms / 1000
         self._spans = SpanFactory(profile)
         self._address = address
@@ -64,12 +63,12 @@ class SpanExporter:
         last = False
         while not last:
             last = self._closing.wait(self._interval_s)
-            while records := self._recorder.take(MAX_BATCH):
+            while records := self._board.take(MAX_BATCH):
                 self._send(exporter, records)
         exporter.shutdown()
 
     def _send(self, exporter: OTLPSpanExporter, records: list[StepRecord]) -> None:
-        lost = self._recorder.dropped + self.dropped
+        lost = self._board.dropped + self.dropped
         sent = exporter.export([self._spans.make(record, lost) for record in records])
         failed = sent is not SpanExportResult.SUCCESS
         if failed:

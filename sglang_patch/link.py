@@ -1,8 +1,7 @@
-"""The engine's end of the decision stream: one background thread, one bidirectional call.
+"""The engine's end of the decision stream: one thread of the agent, one bidirectional call.
 
-The step thread hands requests over without blocking (``ask``); everything that can
-wait, fail or be hostile happens here. The thread ends with the process: it is a
-daemon, and nothing waits for it.
+Everything that can wait, fail or be hostile happens here. What passes the checks is
+posted to the board; what does not is refused and counted.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from typing import Final
 
 import grpc
 
+from sglang_patch.board import Ask, Board
 from sglang_patch.clock import Clock
 from sglang_patch.lease import Fence, Refused, check
-from sglang_patch.mailbox import Mailbox
 from turbospec.v1.control_pb2 import DecideRequest, DecideResponse, EngineProfile, StepRequest
 from turbospec.v1.control_pb2_grpc import SpeculationControlServiceStub
 
@@ -41,19 +40,14 @@ _CHANNEL_OPTIONS: Final = (
 )
 
 
-# What the step thread knows as it asks: step index, batch size, context tokens, waiting requests.
-# A plain tuple, because that thread builds it; the message is built off it.
-Ask = tuple[int, int, int, int]
-
-
 class Link:
-    """Keeps a stream to the service up and the mailbox in step with it."""
+    """Keeps a stream to the service up and the board in step with it."""
 
-    def __init__(self, *, address: str, profile: EngineProfile, mailbox: Mailbox, clock: Clock) -> None:
+    def __init__(self, *, address: str, profile: EngineProfile, board: Board, clock: Clock) -> None:
         self._address = address
         self._profile = profile
         self._candidates = frozenset(profile.candidate_num_steps)
-        self._mailbox = mailbox
+        self._board = board
         self._clock = clock
         # One queue a stream, so that no request outlives the stream it was meant for.
         self._requests: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
@@ -108,20 +102,20 @@ class Link:
                 call = SpeculationControlServiceStub(channel).Decide(self._outgoing(requests))
                 self._requests = requests
                 self.streams_opened += 1
-                self._mailbox.connected()
-                reader = _Reader(self._profile.epoch, self._candidates)
+                self._board.connected()
+                reader = Reader(self._profile.epoch, self._candidates)
                 for answer in call:
                     if not answered:
                         logger.info("turbospec: controlled by %s", self._address)
                     answered = True
-                    self._accept(reader, answer)
+                    self.accept(reader, answer)
                 return "stream closed by the service", answered
             except grpc.FutureTimeoutError:
                 return "cannot connect", answered
             except grpc.RpcError as error:
                 return _reason(error), answered
             finally:
-                self._mailbox.disconnected()
+                self._board.disconnected()
                 # Ends _outgoing of this stream, whose thread may be waiting for a request.
                 requests.put(None)
 
@@ -139,7 +133,8 @@ class Link:
                 )
             )
 
-    def _accept(self, reader: _Reader, answer: DecideResponse) -> None:
+    def accept(self, reader: Reader, answer: DecideResponse) -> None:
+        """Post the answer as a lease, or refuse and count it."""
         try:
             lease = check(answer, reader.fence(self._last_asked_step), self._clock.monotonic_ns())
         except Refused as refusal:
@@ -148,10 +143,10 @@ class Link:
             self.refused[refusal.cause] += 1
             return
         reader.saw(answer)
-        self._mailbox.post(lease)
+        self._board.post(lease)
 
 
-class _Reader:
+class Reader:
     """What one stream has said so far; a new stream starts from nothing."""
 
     def __init__(self, epoch: int, candidates: frozenset[int]) -> None:

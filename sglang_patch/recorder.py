@@ -8,10 +8,9 @@ requests in it, scheduling and result handling included).
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from sglang_patch.mailbox import Decision
+from sglang_patch.decision import Decision
 
 
 class StepRecord:
@@ -51,13 +50,12 @@ class StepRecord:
 
 
 class StepRecorder:
-    """Owns open records and the ring of complete ones. Appends are the step thread's, pops the exporter's."""
+    """Owns the open record; a finished one goes to ``sink``, all on the step thread."""
 
-    def __init__(self, ring_size: int) -> None:
-        self._ring: deque[StepRecord] = deque(maxlen=ring_size)
+    def __init__(self, sink: Callable[[StepRecord], None]) -> None:
+        self._sink = sink
         self._running: StepRecord | None = None
         self._last_num_steps = -1
-        self.dropped = 0
 
     @property
     def running(self) -> StepRecord | None:
@@ -77,7 +75,7 @@ class StepRecorder:
         record.accepted_drafts = accepted_drafts
         record.processed_ns = now_ns
         if record.end_ns:
-            self._append(record)
+            self._sink(record)
 
     def end(self, now_ns: int, *, idled: bool) -> None:
         """The next launch is about to happen, or the engine went idle after the step."""
@@ -86,19 +84,4 @@ class StepRecorder:
             return
         record.end_ns = record.processed_ns if idled and record.processed_ns else now_ns
         if record.processed_ns:
-            self._append(record)
-
-    def take(self, limit: int) -> list[StepRecord]:
-        """Up to ``limit`` complete records, oldest first."""
-        taken: list[StepRecord] = []
-        while len(taken) < limit:
-            try:
-                taken.append(self._ring.popleft())
-            except IndexError:
-                break
-        return taken
-
-    def _append(self, record: StepRecord) -> None:
-        if len(self._ring) == self._ring.maxlen:
-            self.dropped += 1
-        self._ring.append(record)
+            self._sink(record)

@@ -1,13 +1,19 @@
 """The engine side against a real gRPC peer: control, loss of control, telemetry, hostile answers."""
 
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sglang_patch.board import Board
+from sglang_patch.clock import SystemClock
 from sglang_patch.config import EngineConfig
 from sglang_patch.control import StepControl
+from sglang_patch.link import Link, Reader
 from sglang_patch.recorder import StepRecord
 from tests.support.scripted_service import ScriptedService
 from tests.support.wait import eventually
@@ -60,9 +66,8 @@ class Engine:
         raise AssertionError(f"no step was decided by {source} within {limit}")
 
     @property
-    def refused(self) -> dict[str, int]:
-        assert self.control._link is not None
-        return self.control._link.refused
+    def connected(self) -> bool:
+        return self.control.board.lease() is not None
 
 
 @pytest.fixture
@@ -77,7 +82,7 @@ def service(tmp_path: Path) -> Iterator[tuple[ScriptedService, str]]:
 def engine(service: tuple[ScriptedService, str]) -> Iterator[Engine]:
     made = Engine(service[1])
     made.start()
-    assert eventually(lambda: made.control._mailbox._connected)
+    assert eventually(lambda: made.connected, 30)
     yield made
     made.control.close()
 
@@ -118,7 +123,7 @@ def test_a_dead_service_means_length_0_and_a_new_one_takes_over(
 ) -> None:
     engine.run_until(names.SOURCE_LEASE)
     service[0].stop()
-    assert eventually(lambda: not engine.control._mailbox._connected)
+    assert eventually(lambda: not engine.connected)
     for _ in range(20):
         record = engine.step()
         assert (record.num_steps, record.decision.source) == (0, names.SOURCE_FALLBACK)
@@ -147,45 +152,88 @@ def test_an_engine_that_starts_before_the_service_is_controlled_once_there_is_on
         engine.control.close()
 
 
+def test_a_dead_agent_means_length_0_and_a_new_one_takes_over(engine: Engine) -> None:
+    engine.run_until(names.SOURCE_LEASE)
+    agent = engine.control._agent
+    assert agent is not None
+    assert agent._process is not None
+    agent._process.kill()
+    assert eventually(lambda: not engine.connected)
+    record = engine.step()
+    assert (record.num_steps, record.decision.source) == (0, names.SOURCE_FALLBACK)
+    assert eventually(lambda: engine.step().decision.source == names.SOURCE_LEASE, 30)
+
+
+def test_the_agent_ends_with_its_scheduler(service: tuple[ScriptedService, str]) -> None:
+    script = f"""
+import os, time
+from tests.integration.plugin.test_control_over_grpc import Engine
+engine = Engine({service[1]!r})
+engine.start()
+while not engine.connected:
+    time.sleep(0.01)
+print(engine.control._agent._process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    root = Path(__file__).parents[3]
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=False
+    )
+    agent_pid = int(child.stdout)
+    assert eventually(lambda: not Path(f"/proc/{agent_pid}").exists())
+
+
 @pytest.mark.parametrize(
-    ("cause", "spoil"),
+    "spoil",
     [
-        ("wrong_epoch", lambda a: DecideResponse(epoch=a.epoch + 1)),
-        ("future_step", lambda a: DecideResponse(step_index=a.step_index + 1000)),
-        ("unknown_length", lambda a: DecideResponse(tiers=[Tier(max_batch_size=99, num_steps=64)])),
-        ("malformed", lambda a: DecideResponse(canary_percent=101)),
+        lambda a: DecideResponse(epoch=a.epoch + 1),
+        lambda a: DecideResponse(step_index=a.step_index + 1000),
+        lambda a: DecideResponse(tiers=[Tier(max_batch_size=99, num_steps=64)]),
+        lambda a: DecideResponse(canary_percent=101),
     ],
+    ids=["wrong_epoch", "future_step", "unknown_length", "malformed"],
 )
-def test_a_lying_service_is_refused_counted_and_never_obeyed(
-    cause: str, spoil: object, tmp_path: Path
+def test_a_lying_service_is_refused_and_never_obeyed(
+    spoil: Callable[[DecideResponse], DecideResponse], tmp_path: Path
 ) -> None:
     class Liar(ScriptedService):
-        def Decide(self, request_iterator, context):  # type: ignore[no-untyped-def]
+        lies = 0
+
+        def Decide(self, request_iterator: Any, context: Any) -> Iterator[DecideResponse]:
             for answer in super().Decide(request_iterator, context):
-                answer.MergeFrom(spoil(answer))  # type: ignore[operator]
+                answer.MergeFrom(spoil(answer))
+                self.lies += 1
                 yield answer
 
     liar = Liar(lambda step: 3)
     engine = Engine(liar.start(tmp_path / "liar.sock"), TURBOSPEC_STEP_DEADLINE_US="1000")
     engine.start()
     try:
-        assert eventually(lambda: (engine.step(), engine.refused[cause] > 5)[1])
-        assert set(engine.refused) == {cause}
-        assert engine.step().num_steps == 0
+        records = []
+        assert eventually(lambda: (records.append(engine.step()), liar.lies > 20)[1], 30)
+        assert all(record.num_steps == 0 for record in records)
     finally:
         engine.control.close()
         liar.stop()
 
 
+def test_refusals_are_counted_by_cause() -> None:
+    board = Board(16)
+    link = Link(
+        address="unix:/nowhere.sock",
+        profile=EngineProfile(epoch=11, candidate_num_steps=CANDIDATES),
+        board=board,
+        clock=SystemClock(),
+    )
+    reader = Reader(11, frozenset(CANDIDATES))
+    for epoch in (10, 11, 10):
+        link.accept(reader, DecideResponse(epoch=epoch))
+    assert link.refused == {"wrong_epoch": 2, "duplicate": 1}
+
+
 def test_without_a_collector_records_are_dropped_within_bounds(tmp_path: Path) -> None:
     engine = Engine(f"unix:{tmp_path}/nobody.sock", TURBOSPEC_RING_SIZE="64")
-    engine.start()
-    try:
-        for _ in range(1000):
-            engine.step()
-        exporter = engine.control._exporter
-        assert exporter is not None
-        assert eventually(lambda: engine.control.recorder.dropped + exporter.dropped >= 900)
-        assert len(engine.control.recorder._ring) <= 64
-    finally:
-        engine.control.close()
+    for _ in range(1000):
+        engine.step()
+    assert engine.control.board.dropped == 1000 - 64 - 1, "one step is still running"
+    assert len(engine.control.board.take(1000)) == 64

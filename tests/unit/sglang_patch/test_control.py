@@ -6,8 +6,8 @@ import pytest
 
 from sglang_patch.config import EngineConfig
 from sglang_patch.control import StepControl
+from sglang_patch.decision import DISCONNECTED, ERROR
 from sglang_patch.hooks.attach import candidates_for, guarded
-from sglang_patch.mailbox import DISCONNECTED, ERROR
 from turbospec.v1.telemetry import SOURCE_FALLBACK, SOURCE_KILL_SWITCH, SOURCE_LAUNCH_LENGTH
 
 

@@ -1,26 +1,37 @@
 """A step takes a valid lease, waits one deadline at most, and otherwise does not speculate."""
 
-import threading
-import time
+from collections.abc import Callable
 from typing import Any
 
+from sglang_patch.board import Board
+from sglang_patch.decision import DEADLINE, DISCONNECTED, OVERDUE, Decision
 from sglang_patch.lease import Lease
-from sglang_patch.mailbox import DEADLINE, DISCONNECTED, OVERDUE, Decision, Mailbox
+from sglang_patch.mailbox import Mailbox
 from turbospec.v1.control_pb2 import MODE_ENFORCE, MODE_OFF, MODE_SHADOW
 from turbospec.v1.telemetry import SOURCE_FALLBACK, SOURCE_LAUNCH_LENGTH, SOURCE_LEASE
 
 LAUNCH = 5
+DEADLINE_US = 2_000
+FAR_NS = 60_000_000_000
 
 
 class HandClock:
+    """Time passes only while somebody sleeps; ``events`` happen once their time has come."""
+
     def __init__(self) -> None:
         self.now_ns = 1_000
+        self.slept = 0
+        self.events: list[tuple[int, Callable[[], None]]] = []
 
     def monotonic_ns(self) -> int:
         return self.now_ns
 
-    def unix_ns(self) -> int:
-        return self.now_ns
+    def sleep(self, seconds: float) -> None:
+        self.slept += 1
+        self.now_ns += round(seconds * 1e9)
+        for at_ns, event in list(self.events):
+            if self.now_ns >= at_ns:
+                event()
 
 
 def lease(step: int, *, length: int = 3, **changes: Any) -> Lease:
@@ -29,7 +40,7 @@ def lease(step: int, *, length: int = 3, **changes: Any) -> Lease:
         "model_generation": 1,
         "first_step": step,
         "last_step": step + 1,
-        "expires_ns": 1_000_000,
+        "expires_ns": FAR_NS,
         "mode": MODE_ENFORCE,
         "canary_percent": 0,
         "max_batch_sizes": (8,),
@@ -38,112 +49,111 @@ def lease(step: int, *, length: int = 3, **changes: Any) -> Lease:
     return Lease(**{**fields, **changes})
 
 
-def mailbox(deadline_us: int = 0, *, obey: bool = True) -> tuple[Mailbox, HandClock]:
-    clock = HandClock()
-    return Mailbox(launch_num_steps=LAUNCH, step_deadline_us=deadline_us, obey=obey, clock=clock), clock
+class Step:
+    """A mailbox with its board and clock, used as ``StepControl`` uses it."""
+
+    def __init__(self, *, obey: bool = True, deadline_us: int = DEADLINE_US) -> None:
+        self.board = Board(16)
+        self.clock = HandClock()
+        self.box = Mailbox(
+            self.board, launch_num_steps=LAUNCH, step_deadline_us=deadline_us, obey=obey, clock=self.clock
+        )
+
+    def take(self, step_index: int, batch_size: int = 4) -> Decision:
+        now_ns = self.clock.now_ns
+        return self.box.at_hand(step_index, batch_size, now_ns) or self.box.wait(
+            step_index, batch_size, now_ns
+        )
 
 
-def take(box: Mailbox, step_index: int, batch_size: int = 4, now_ns: int = 1_000) -> Decision:
-    """What a step gets, the way StepControl asks for it."""
-    return box.at_hand(step_index, batch_size, now_ns) or box.wait(step_index, batch_size, now_ns)
+def connected(**options: Any) -> Step:
+    step = Step(**options)
+    step.board.connected()
+    return step
 
 
 def test_a_valid_lease_is_used_for_its_steps_and_no_longer() -> None:
-    box, _ = mailbox()
-    box.connected()
-    box.post(lease(10))
-    assert take(box, 10) == Decision(3, SOURCE_LEASE, "", 10)
-    assert take(box, 11).num_steps == 3
-    assert take(box, 12) == Decision(0, SOURCE_FALLBACK, OVERDUE)
+    step = connected(deadline_us=0)
+    step.board.post(lease(10))
+    assert step.take(10) == Decision(3, SOURCE_LEASE, "", 10)
+    assert step.take(11).num_steps == 3
+    assert step.take(12) == Decision(0, SOURCE_FALLBACK, OVERDUE)
 
 
 def test_a_lease_ends_with_its_time() -> None:
-    box, _ = mailbox()
-    box.connected()
-    box.post(lease(10))
-    assert take(box, 10, now_ns=999_999).source == SOURCE_LEASE
-    assert take(box, 10, now_ns=1_000_000).source == SOURCE_FALLBACK
+    step = connected(deadline_us=0)
+    step.board.post(lease(10))
+    step.clock.now_ns = FAR_NS - 1
+    assert step.take(10).source == SOURCE_LEASE
+    step.clock.now_ns = FAR_NS
+    assert step.take(10).source == SOURCE_FALLBACK
 
 
-def test_a_lost_link_takes_its_lease_along() -> None:
-    box, _ = mailbox()
-    box.connected()
-    box.post(lease(10))
-    box.disconnected()
-    assert take(box, 10) == Decision(0, SOURCE_FALLBACK, DISCONNECTED)
+def test_a_lost_link_takes_its_lease_along_even_if_it_comes_back() -> None:
+    step = connected(deadline_us=0)
+    step.board.post(lease(10))
+    step.board.disconnected()
+    assert step.take(10) == Decision(0, SOURCE_FALLBACK, DISCONNECTED)
+    step.board.connected()
+    assert step.take(10).source == SOURCE_FALLBACK
 
 
 def test_beyond_the_last_tier_there_is_no_speculation() -> None:
-    box, _ = mailbox()
-    box.connected()
-    box.post(lease(10))
-    assert take(box, 10, batch_size=9) == Decision(0, SOURCE_LEASE, "", 10)
+    step = connected()
+    step.board.post(lease(10))
+    assert step.take(10, batch_size=9) == Decision(0, SOURCE_LEASE, "", 10)
 
 
 def test_off_and_shadow_hold_the_launch_length() -> None:
-    box, _ = mailbox()
-    box.connected()
-    box.post(lease(10, mode=MODE_OFF, max_batch_sizes=(), num_steps=()))
-    assert take(box, 10) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 10)
-    box.post(lease(11, mode=MODE_SHADOW))
-    assert take(box, 11) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 11, 3)
+    step = connected()
+    step.board.post(lease(10, mode=MODE_OFF, max_batch_sizes=(), num_steps=()))
+    assert step.take(10) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 10)
+    step.board.post(lease(11, mode=MODE_SHADOW))
+    assert step.take(11) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 11, 3)
 
 
-def test_an_engine_told_not_to_obey_never_falls_back() -> None:
-    box, _ = mailbox(deadline_us=50_000, obey=False)
-    assert take(box, 1) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH)
-    box.connected()
-    box.post(lease(2))
-    assert take(box, 2) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 2, 3)
-
-
-def real_time_mailbox(deadline_us: int) -> Mailbox:
-    class RealClock:
-        monotonic_ns = staticmethod(time.monotonic_ns)
-        unix_ns = staticmethod(time.time_ns)
-
-    box = Mailbox(launch_num_steps=LAUNCH, step_deadline_us=deadline_us, obey=True, clock=RealClock())
-    box.connected()
-    return box
-
-
-def take_now(box: Mailbox, step_index: int) -> Decision:
-    return take(box, step_index, now_ns=time.monotonic_ns())
+def test_an_engine_told_not_to_obey_never_falls_back_nor_waits() -> None:
+    step = Step(obey=False)
+    assert step.take(1) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH)
+    step.board.connected()
+    assert step.take(1) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH)
+    step.board.post(lease(2))
+    assert step.take(2) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 2, 3)
+    assert step.clock.slept == 0
 
 
 def test_one_deadline_is_the_price_of_a_silent_service() -> None:
-    box = real_time_mailbox(deadline_us=2_000)
-    first = take_now(box, 1)
+    step = connected()
+    first = step.take(1)
     assert (first.source, first.reason) == (SOURCE_FALLBACK, DEADLINE)
-    assert first.wait_ns > 0
-    assert [take_now(box, step) for step in (2, 3)] == [
-        Decision(0, SOURCE_FALLBACK, OVERDUE) for _ in range(2)
-    ]
+    assert DEADLINE_US * 1_000 <= first.wait_ns < 2 * DEADLINE_US * 1_000
+    slept = step.clock.slept
+    assert [step.take(index) for index in (2, 3)] == [Decision(0, SOURCE_FALLBACK, OVERDUE)] * 2
+    assert step.clock.slept == slept
 
 
 def test_an_answer_within_the_deadline_is_used() -> None:
-    box = real_time_mailbox(deadline_us=10_000_000)
-    ready = lease(1, expires_ns=time.monotonic_ns() + 60_000_000_000)
-    threading.Timer(0.02, box.post, [ready]).start()
-    decision = take_now(box, 1)
+    step = connected()
+    step.clock.events.append((500_000, lambda: step.board.post(lease(1))))
+    decision = step.take(1)
     assert (decision.num_steps, decision.source) == (3, SOURCE_LEASE)
-    assert decision.wait_ns > 0
+    assert 400_000 < decision.wait_ns < 600_000
 
 
 def test_a_service_that_is_always_late_costs_nothing_more_until_it_is_in_time_again() -> None:
-    box = real_time_mailbox(deadline_us=1_000)
-    far = time.monotonic_ns() + 60_000_000_000
-    assert take_now(box, 1).reason == DEADLINE
-    for step in range(2, 6):
-        box.post(lease(step - 1, last_step=step - 1, expires_ns=far))  # for the step before: late
-        assert take_now(box, step) == Decision(0, SOURCE_FALLBACK, OVERDUE)
-    box.post(lease(6, expires_ns=far))
-    assert take_now(box, 6).source == SOURCE_LEASE
-    assert take_now(box, 9).reason == DEADLINE, "in time once: patient again"
+    step = connected()
+    assert step.take(1).reason == DEADLINE
+    for index in range(2, 6):
+        step.board.post(lease(index - 1, last_step=index - 1))  # for the step before: late
+        assert step.take(index) == Decision(0, SOURCE_FALLBACK, OVERDUE)
+    step.board.post(lease(6))
+    assert step.take(6).source == SOURCE_LEASE
+    assert step.take(9).reason == DEADLINE, "in time once: patient again"
 
 
 def test_a_lost_link_ends_the_wait() -> None:
-    box = real_time_mailbox(deadline_us=10_000_000)
-    threading.Timer(0.02, box.disconnected).start()
-    decision = take_now(box, 1)
-    assert (decision.source, decision.reason) == (SOURCE_FALLBACK, DISCONNECTED)
+    step = connected()
+    step.clock.events.append((100_000, step.board.disconnected))
+    decision = step.take(1)
+    assert (decision.source, decision.num_steps) == (SOURCE_FALLBACK, 0)
+    assert decision.wait_ns < 200_000
