@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 def run(order: Order, stop: threading.Event) -> None:
     """Serve the board until ``stop`` is set."""
-    board = Board(order.ring_size, order.descriptor)
+    board = Board(order.ring_size, order.max_batch_size, order.descriptor)
     exporter = SpanExporter(
         address=order.telemetry_address,
         profile=order.profile,

@@ -52,7 +52,7 @@ class AgentProcess:
                 self._process.stdin.write(self._order.dump())
                 self._process.stdin.close()
                 code = self._process.wait()
-            self._board.disconnected()
+            self._board.disconnect()
             if self._closing.is_set():
                 return
             logger.error("turbospec: the agent ended with %d; length 0; again in %.1f s", code, backoff_s)

@@ -21,52 +21,55 @@ import os
 import struct
 from typing import Final
 
-from sglang_patch.decision import DEADLINE, DISCONNECTED, ERROR, OVERDUE, Decision
-from sglang_patch.lease import MAX_TIERS, Lease
+from sglang_patch.decision import Decision
+from sglang_patch.lease import Lease
 from sglang_patch.recorder import StepRecord
-from turbospec.v1.telemetry import SOURCES
 
 # What the step thread knows as it asks: step index, batch size, context tokens, waiting requests.
 Ask = tuple[int, int, int, int]
 
 WORD: Final = 8
+_CODES: Final = 256
 # Words of the head.
 _ASK_SEQ, _LEASE_SEQ, _CONNECTED, _HEAD, _TAIL, _DROPPED = range(6)
 _ASKS: Final = 8
 _ASK_WORDS: Final = 4
-_LEASES: Final = _ASKS + 2 * _ASK_WORDS
-_LEASE_HEAD_WORDS: Final = 8
-_LEASE_WORDS: Final = _LEASE_HEAD_WORDS + 2 * MAX_TIERS
-_RING_BYTES_AT: Final = (_LEASES + 2 * _LEASE_WORDS) * WORD
+_LEASES_AT: Final = (_ASKS + 2 * _ASK_WORDS) * WORD
 
+# A lease's fixed part; then one byte a batch size, from 0 to the largest: its length. The agent
+# spreads the tiers out, so that the step thread reads one byte instead of searching a table.
+_LEASE: Final = struct.Struct("=5Q2q")
 # A record's fixed part; then one byte a request for accepted drafts, one for first steps.
-_RECORD: Final = struct.Struct("=17Q")
-MAX_BATCH_SIZE: Final = 4096
-_SLOT_BYTES: Final = _RECORD.size + 2 * MAX_BATCH_SIZE
-
-# Fallback reasons travel as their place in this list.
-REASONS: Final = ("", DISCONNECTED, DEADLINE, OVERDUE, ERROR)
+_RECORD: Final = struct.Struct("=13Q4b")
 
 
 # Covers no step.
 _NOTHING: Final = Lease(0, 0, 1, 0, 0, 0, 0, (), ())
 
+# What the step thread reads of a lease: decision id, first and last step, expiry in monotonic
+# nanoseconds, mode, canary percent, length for the batch at hand.
+Reading = tuple[int, int, int, int, int, int, int]
+
 
 class Board:
     """One side's view of the shared memory. The engine creates it, the agent opens it by descriptor."""
 
-    def __init__(self, ring_size: int, descriptor: int | None = None) -> None:
-        size = _RING_BYTES_AT + ring_size * _SLOT_BYTES
+    def __init__(self, ring_size: int, max_batch_size: int, descriptor: int | None = None) -> None:
+        lease_bytes = _aligned(_LEASE.size + max_batch_size + 1)
+        self._ring_at = _LEASES_AT + 2 * lease_bytes
+        self._slot_bytes = _aligned(_RECORD.size + 2 * max_batch_size)
+        size = self._ring_at + ring_size * self._slot_bytes
         if descriptor is None:
             descriptor = os.memfd_create("turbospec-board")
             os.ftruncate(descriptor, size)
         self.descriptor = descriptor
         self.ring_size = ring_size
-        self._memory = mmap.mmap(descriptor, size)
+        self.max_batch_size = max_batch_size
+        # Populated: a page fault must not be the step thread's to take.
+        self._memory = mmap.mmap(descriptor, size, mmap.MAP_SHARED | mmap.MAP_POPULATE)
         self._bytes = memoryview(self._memory)
-        self._words = self._bytes[:_RING_BYTES_AT].cast("Q")
-        self._lease_seq = 0
-        self._lease = _NOTHING
+        self._words = self._bytes[:_LEASES_AT].cast("Q")
+        self._lease_at = (_LEASES_AT, _LEASES_AT + lease_bytes)
 
     # -- engine: written by the step thread ----------------------------------
 
@@ -80,25 +83,34 @@ class Board:
         words[at + 3] = waiting_requests
         words[_ASK_SEQ] = sequence
 
-    def lease(self) -> Lease | None:
-        """The newest lease while there is a stream, else None."""
+    def connected(self) -> bool:
+        return self._words[_CONNECTED] != 0
+
+    def lease(self, batch_size: int) -> Reading | None:
+        """The newest lease as it reads for a batch while there is a stream, else None."""
         words = self._words
         if not words[_CONNECTED]:
             return None
-        if words[_LEASE_SEQ] != self._lease_seq:
-            self._lease_seq, self._lease = self._read_lease()
-        return self._lease
+        while True:
+            sequence = words[_LEASE_SEQ]
+            at = self._lease_at[sequence & 1]
+            decision_id, first_step, last_step, expires_ns, _, mode, percent = _LEASE.unpack_from(
+                self._bytes, at
+            )
+            length = self._bytes[at + _LEASE.size + batch_size] if batch_size <= self.max_batch_size else 0
+            if words[_LEASE_SEQ] - sequence < 2:
+                return decision_id, first_step, last_step, expires_ns, mode, percent, length
 
     def push(self, record: StepRecord) -> None:
         """Append a finished record; if the agent has fallen a whole ring behind it is dropped and counted."""
         words = self._words
         head = words[_HEAD]
         size = record.batch_size
-        if head - words[_TAIL] >= self.ring_size or size > MAX_BATCH_SIZE:
+        if head - words[_TAIL] >= self.ring_size or size > self.max_batch_size:
             words[_DROPPED] += 1
             return
-        at = _RING_BYTES_AT + head % self.ring_size * _SLOT_BYTES
-        decision = record.decision
+        at = self._ring_at + head % self.ring_size * self._slot_bytes
+        num_steps, source, reason, decision_id, shadow_num_steps, wait_ns = record.decision
         _RECORD.pack_into(
             self._bytes,
             at,
@@ -106,24 +118,23 @@ class Board:
             size,
             record.context_tokens,
             record.waiting_requests,
-            decision.decision_id,
-            decision.wait_ns,
+            decision_id,
+            wait_ns,
             record.control_ns,
             record.start_ns,
             record.end_ns,
             record.draft_ns,
             record.verify_ns,
             record.draft_extend_ns,
-            # Lengths are -1 where there is none.
-            record.num_steps + 1,
-            record.previous_num_steps + 1,
-            decision.shadow_num_steps + 1,
-            SOURCES.index(decision.source),
-            REASONS.index(decision.reason),
+            # Two small codes in one word.
+            source * _CODES + reason,
+            num_steps,
+            record.num_steps,
+            record.previous_num_steps,
+            shadow_num_steps,
         )
         at += _RECORD.size
-        self._bytes[at : at + size] = bytes(record.accepted_drafts)
-        self._bytes[at + size : at + 2 * size] = bytes(record.first_step)
+        self._bytes[at : at + 2 * size] = bytes(record.accepted_drafts) + bytes(record.first_step)
         words[_HEAD] = head + 1
 
     # -- agent ---------------------------------------------------------------
@@ -147,10 +158,10 @@ class Board:
             if words[_ASK_SEQ] - sequence < 2:
                 return step_index, batch_size, context_tokens, waiting
 
-    def connected(self) -> None:
+    def connect(self) -> None:
         self._words[_CONNECTED] = 1
 
-    def disconnected(self) -> None:
+    def disconnect(self) -> None:
         """The stream is gone, and with it every promise it carried."""
         self._words[_CONNECTED] = 0
         self.post(_NOTHING)
@@ -158,21 +169,21 @@ class Board:
     def post(self, lease: Lease) -> None:
         words = self._words
         sequence = words[_LEASE_SEQ] + 1
-        at = _LEASES + (sequence & 1) * _LEASE_WORDS
-        values = (
+        at = self._lease_at[sequence & 1]
+        _LEASE.pack_into(
+            self._bytes,
+            at,
             lease.decision_id,
-            lease.model_generation,
             lease.first_step,
             lease.last_step,
             lease.expires_ns,
+            lease.model_generation,
             lease.mode,
             lease.canary_percent,
-            len(lease.num_steps),
-            *lease.max_batch_sizes,
-            *lease.num_steps,
         )
-        for offset, value in enumerate(values):
-            words[at + offset] = value
+        at += _LEASE.size
+        lengths = bytes(map(lease.length_for, range(self.max_batch_size + 1)))
+        self._bytes[at : at + len(lengths)] = lengths
         words[_LEASE_SEQ] = sequence
 
     def take(self, limit: int) -> list[StepRecord]:
@@ -184,24 +195,8 @@ class Board:
         words[_TAIL] = tail + count
         return records
 
-    def _read_lease(self) -> tuple[int, Lease]:
-        words = self._words
-        while True:
-            sequence = words[_LEASE_SEQ]
-            at = _LEASES + (sequence & 1) * _LEASE_WORDS
-            decision_id, generation, first_step, last_step, expires_ns, mode, percent, tiers = words[
-                at : at + _LEASE_HEAD_WORDS
-            ].tolist()
-            at += _LEASE_HEAD_WORDS
-            table = words[at : at + 2 * min(tiers, MAX_TIERS)].tolist()
-            if words[_LEASE_SEQ] - sequence < 2:
-                limits, lengths = tuple(table[:tiers]), tuple(table[tiers:])
-                return sequence, Lease(
-                    decision_id, generation, first_step, last_step, expires_ns, mode, percent, limits, lengths
-                )
-
     def _read_record(self, index: int) -> StepRecord:
-        at = _RING_BYTES_AT + index % self.ring_size * _SLOT_BYTES
+        at = self._ring_at + index % self.ring_size * self._slot_bytes
         (
             step_index,
             batch_size,
@@ -215,24 +210,27 @@ class Board:
             draft_ns,
             verify_ns,
             draft_extend_ns,
+            codes,
+            decided_num_steps,
             num_steps,
             previous_num_steps,
             shadow_num_steps,
-            source,
-            reason,
         ) = _RECORD.unpack_from(self._bytes, at)
-        decision = Decision(
-            num_steps - 1, SOURCES[source], REASONS[reason], decision_id, shadow_num_steps - 1, wait_ns
-        )
+        source, reason = divmod(codes, _CODES)
+        decision = Decision(decided_num_steps, source, reason, decision_id, shadow_num_steps, wait_ns)
         record = StepRecord(step_index, batch_size, context_tokens, waiting_requests, decision, start_ns)
         record.control_ns = control_ns
         record.end_ns = end_ns
         record.draft_ns = draft_ns
         record.verify_ns = verify_ns
         record.draft_extend_ns = draft_extend_ns
-        record.num_steps = num_steps - 1
-        record.previous_num_steps = previous_num_steps - 1
+        record.num_steps = num_steps
+        record.previous_num_steps = previous_num_steps
         at += _RECORD.size
         record.accepted_drafts = list(self._bytes[at : at + batch_size])
         record.first_step = [flag != 0 for flag in self._bytes[at + batch_size : at + 2 * batch_size]]
         return record
+
+
+def _aligned(size: int) -> int:
+    return (size + WORD - 1) // WORD * WORD

@@ -17,18 +17,20 @@ from sglang_patch.agent_process import AgentProcess
 from sglang_patch.board import Board
 from sglang_patch.clock import Clock, SystemClock
 from sglang_patch.config import EngineConfig
-from sglang_patch.decision import ERROR, Decision
+from sglang_patch.decision import ERROR, FALLBACK, KILL_SWITCH, Decision
 from sglang_patch.killswitch import KillSwitch
 from sglang_patch.mailbox import Mailbox
 from sglang_patch.order import Order
 from sglang_patch.recorder import StepRecord, StepRecorder
-from turbospec.v1 import telemetry
 from turbospec.v1.control_pb2 import EngineProfile
 
 logger = logging.getLogger(__name__)
 
-_KILLED: Final = Decision(0, telemetry.SOURCE_KILL_SWITCH)
-_FAILED: Final = Decision(0, telemetry.SOURCE_FALLBACK, ERROR)
+# Beyond any --max-running-requests that a scheduler takes by default.
+MAX_BATCH_SIZE: Final = 4096
+
+_KILLED: Final = Decision(0, KILL_SWITCH)
+_FAILED: Final = Decision(0, FALLBACK, ERROR)
 
 
 class StepControl:
@@ -39,6 +41,7 @@ class StepControl:
         config: EngineConfig,
         candidates: Sequence[int],
         launch_num_steps: int,
+        max_batch_size: int = MAX_BATCH_SIZE,
         clock: Clock | None = None,
     ) -> None:
         self.config = config
@@ -51,7 +54,7 @@ class StepControl:
         self.graph_batch_sizes: tuple[int, ...] = ()
         # Whether host time is phase time, as on a CPU.
         self.times_phases = False
-        self.board = Board(config.ring_size)
+        self.board = Board(config.ring_size, max_batch_size)
         self.recorder = StepRecorder(self.board.push)
         self.kill_switch = KillSwitch(always=config.kill_switch, path=config.kill_file)
         self._clock: Clock = clock or SystemClock()
@@ -71,6 +74,7 @@ class StepControl:
         order = Order(
             descriptor=self.board.descriptor,
             ring_size=self.board.ring_size,
+            max_batch_size=self.board.max_batch_size,
             control_address=self.config.control_address,
             telemetry_address=self.config.telemetry_address,
             export_interval_ms=self.config.export_interval_ms,

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from turbospec.v1 import telemetry
+
+# Sources and reasons are small numbers on the step thread; these are their names in telemetry.
+SOURCE_NAMES: Final = telemetry.SOURCES
+LEASE, FALLBACK, LAUNCH_LENGTH, KILL_SWITCH = range(len(SOURCE_NAMES))
+
 # Fallback reasons: why a step ran without speculation.
-DISCONNECTED: Final = "disconnected"  # no stream to the service
-DEADLINE: Final = "deadline"  # waited, no valid lease came
-OVERDUE: Final = "overdue"  # no valid lease, and the one before was missed too: did not wait
-ERROR: Final = "error"  # our own code failed; control is off for this process
+REASON_NAMES: Final = (
+    "",
+    "disconnected",  # no stream to the service
+    "deadline",  # waited, no valid lease came
+    "overdue",  # no valid lease, and the one before was missed too: did not wait
+    "error",  # our own code failed; control is off for this process
+)
+NO_REASON, DISCONNECTED, DEADLINE, OVERDUE, ERROR = range(len(REASON_NAMES))
 
 
 class Decision(NamedTuple):
     """A length and its origin. ``shadow_num_steps`` is what was decided but not applied, -1 for nothing."""
 
     num_steps: int
-    source: str
-    reason: str = ""
+    source: int
+    reason: int = NO_REASON
     decision_id: int = 0
     shadow_num_steps: int = -1
     wait_ns: int = 0

@@ -22,6 +22,7 @@ from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
 from sglang_patch.board import Board
+from sglang_patch.decision import REASON_NAMES, SOURCE_NAMES
 from sglang_patch.recorder import StepRecord
 from turbospec.v1 import telemetry as names
 from turbospec.v1.control_pb2 import EngineProfile
@@ -129,7 +130,7 @@ def _attributes(record: StepRecord, dropped_records: int) -> dict[str, Attribute
         names.WAITING_REQUESTS: record.waiting_requests,
         names.NUM_STEPS: record.num_steps,
         names.PREVIOUS_NUM_STEPS: record.previous_num_steps,
-        names.DECISION_SOURCE: decision.source,
+        names.DECISION_SOURCE: SOURCE_NAMES[decision.source],
         names.DECISION_ID: decision.decision_id,
         names.DECISION_WAIT_US: decision.wait_ns / NS_PER_US,
         names.CONTROL_US: record.control_ns / NS_PER_US,
@@ -137,7 +138,7 @@ def _attributes(record: StepRecord, dropped_records: int) -> dict[str, Attribute
         names.FIRST_STEP: record.first_step,
     }
     if decision.reason:
-        attributes[names.FALLBACK_REASON] = decision.reason
+        attributes[names.FALLBACK_REASON] = REASON_NAMES[decision.reason]
     if decision.shadow_num_steps >= 0:
         attributes[names.SHADOW_NUM_STEPS] = decision.shadow_num_steps
     if dropped_records:

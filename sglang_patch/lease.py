@@ -36,7 +36,7 @@ class Refused(ValueError):
 
 
 class Lease(NamedTuple):
-    """A checked answer, ready for the step thread."""
+    """A checked answer. Holds for steps ``first_step`` to ``last_step``, until ``expires_ns``."""
 
     decision_id: int
     model_generation: int
@@ -48,20 +48,18 @@ class Lease(NamedTuple):
     max_batch_sizes: tuple[int, ...]
     num_steps: tuple[int, ...]
 
-    def covers(self, step_index: int, now_ns: int) -> bool:
-        return self.first_step <= step_index <= self.last_step and now_ns < self.expires_ns
-
     def length_for(self, batch_size: int) -> int:
         """Speculation length for a batch; 0 beyond the last tier."""
         tier = bisect_left(self.max_batch_sizes, batch_size)
         return self.num_steps[tier] if tier < len(self.num_steps) else 0
 
-    def applies_to(self, step_index: int) -> bool:
-        """Whether this step is to obey the lease, or to run the launch length beside it."""
-        if self.mode == MODE_CANARY:
-            block = step_index // CANARY_BLOCK_STEPS
-            return (block * 0x9E3779B97F4A7C15 >> 32) % 100 < self.canary_percent
-        return self.mode == MODE_ENFORCE
+
+def applies(mode: int, canary_percent: int, step_index: int) -> bool:
+    """Whether a step is to obey a lease of this mode, or to run the launch length beside it."""
+    if mode == MODE_CANARY:
+        block = step_index // CANARY_BLOCK_STEPS
+        return (block * 0x9E3779B97F4A7C15 >> 32) % 100 < canary_percent
+    return mode == MODE_ENFORCE
 
 
 class Fence(NamedTuple):

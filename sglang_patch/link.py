@@ -102,7 +102,7 @@ class Link:
                 call = SpeculationControlServiceStub(channel).Decide(self._outgoing(requests))
                 self._requests = requests
                 self.streams_opened += 1
-                self._board.connected()
+                self._board.connect()
                 reader = Reader(self._profile.epoch, self._candidates)
                 for answer in call:
                     if not answered:
@@ -115,7 +115,7 @@ class Link:
             except grpc.RpcError as error:
                 return _reason(error), answered
             finally:
-                self._board.disconnected()
+                self._board.disconnect()
                 # Ends _outgoing of this stream, whose thread may be waiting for a request.
                 requests.put(None)
 

@@ -14,6 +14,7 @@ class Order(NamedTuple):
 
     descriptor: int
     ring_size: int
+    max_batch_size: int
     control_address: str
     telemetry_address: str
     export_interval_ms: int

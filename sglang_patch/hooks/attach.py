@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sglang_patch.config import EngineConfig
-from sglang_patch.control import StepControl
+from sglang_patch.control import MAX_BATCH_SIZE, StepControl
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,12 @@ class Attacher:
             logger.error("turbospec: no control over this engine: %s. It runs as launched.", reason)
             return None
         candidates = candidates_for(self._config, launch_num_steps)
-        control = StepControl(self._config, candidates, launch_num_steps)
+        control = StepControl(
+            self._config,
+            candidates,
+            launch_num_steps,
+            worker.server_args.max_running_requests or MAX_BATCH_SIZE,
+        )
         carry(worker, control)
         return control
 

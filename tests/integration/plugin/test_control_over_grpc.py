@@ -61,13 +61,13 @@ class Engine:
     def run_until(self, source: str, limit: int = 500) -> int:
         """Step until a step has this source; returns how many that took."""
         for count in range(1, limit + 1):
-            if self.step().decision.source == source:
+            if names.SOURCES[self.step().decision.source] == source:
                 return count
         raise AssertionError(f"no step was decided by {source} within {limit}")
 
     @property
     def connected(self) -> bool:
-        return self.control.board.lease() is not None
+        return self.control.board.connected()
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_each_step_runs_what_was_decided_for_it_or_for_the_step_before(engine: E
     engine.run_until(names.SOURCE_LEASE)
     for _ in range(200):
         record = engine.step()
-        assert record.decision.source == names.SOURCE_LEASE
+        assert names.SOURCES[record.decision.source] == names.SOURCE_LEASE
         allowed = {CANDIDATES[record.step_index % 4], CANDIDATES[(record.step_index - 1) % 4]}
         assert record.num_steps in allowed
 
@@ -126,12 +126,12 @@ def test_a_dead_service_means_length_0_and_a_new_one_takes_over(
     assert eventually(lambda: not engine.connected)
     for _ in range(20):
         record = engine.step()
-        assert (record.num_steps, record.decision.source) == (0, names.SOURCE_FALLBACK)
+        assert (record.num_steps, names.SOURCES[record.decision.source]) == (0, names.SOURCE_FALLBACK)
         assert record.decision.wait_ns == 0, "a dead service costs nothing"
     successor = ScriptedService(lambda step: 1)
     successor.start(tmp_path / "control.sock")
     try:
-        assert eventually(lambda: engine.step().decision.source == names.SOURCE_LEASE)
+        assert eventually(lambda: names.SOURCES[engine.step().decision.source] == names.SOURCE_LEASE)
         assert engine.step().num_steps == 1
     finally:
         successor.stop()
@@ -141,11 +141,11 @@ def test_an_engine_that_starts_before_the_service_is_controlled_once_there_is_on
     engine = Engine(f"unix:{tmp_path}/late.sock")
     engine.start()
     try:
-        assert engine.step().decision.source == names.SOURCE_FALLBACK
+        assert names.SOURCES[engine.step().decision.source] == names.SOURCE_FALLBACK
         late = ScriptedService(lambda step: 3)
         late.start(tmp_path / "late.sock")
         try:
-            assert eventually(lambda: engine.step().decision.source == names.SOURCE_LEASE)
+            assert eventually(lambda: names.SOURCES[engine.step().decision.source] == names.SOURCE_LEASE)
         finally:
             late.stop()
     finally:
@@ -160,8 +160,8 @@ def test_a_dead_agent_means_length_0_and_a_new_one_takes_over(engine: Engine) ->
     agent._process.kill()
     assert eventually(lambda: not engine.connected)
     record = engine.step()
-    assert (record.num_steps, record.decision.source) == (0, names.SOURCE_FALLBACK)
-    assert eventually(lambda: engine.step().decision.source == names.SOURCE_LEASE, 30)
+    assert (record.num_steps, names.SOURCES[record.decision.source]) == (0, names.SOURCE_FALLBACK)
+    assert eventually(lambda: names.SOURCES[engine.step().decision.source] == names.SOURCE_LEASE, 30)
 
 
 def test_the_agent_ends_with_its_scheduler(service: tuple[ScriptedService, str]) -> None:
@@ -218,7 +218,7 @@ def test_a_lying_service_is_refused_and_never_obeyed(
 
 
 def test_refusals_are_counted_by_cause() -> None:
-    board = Board(16)
+    board = Board(16, 16)
     link = Link(
         address="unix:/nowhere.sock",
         profile=EngineProfile(epoch=11, candidate_num_steps=CANDIDATES),

@@ -6,9 +6,8 @@ import pytest
 
 from sglang_patch.config import EngineConfig
 from sglang_patch.control import StepControl
-from sglang_patch.decision import DISCONNECTED, ERROR
+from sglang_patch.decision import DISCONNECTED, ERROR, FALLBACK, KILL_SWITCH, LAUNCH_LENGTH
 from sglang_patch.hooks.attach import candidates_for, guarded
-from turbospec.v1.telemetry import SOURCE_FALLBACK, SOURCE_KILL_SWITCH, SOURCE_LAUNCH_LENGTH
 
 
 def config(**env: str) -> EngineConfig:
@@ -22,7 +21,7 @@ def test_without_a_service_every_step_runs_at_length_0_and_says_why() -> None:
     for step in (1, 2):
         record = control.begin(4, 100, 0, 1_000, idled=False)
         assert control.num_steps == 0
-        assert (record.step_index, record.decision.source) == (step, SOURCE_FALLBACK)
+        assert (record.step_index, record.decision.source) == (step, FALLBACK)
         assert record.decision.reason == DISCONNECTED
 
 
@@ -30,7 +29,7 @@ def test_without_a_service_every_step_runs_at_length_0_and_says_why() -> None:
 def test_an_engine_that_is_not_to_obey_holds_its_launch_length(mode: str) -> None:
     control = StepControl(config(TURBOSPEC_MODE=mode), (0, 1, 3), launch_num_steps=3)
     record = control.begin(4, 100, 0, 1_000, idled=False)
-    assert (control.num_steps, record.decision.source) == (3, SOURCE_LAUNCH_LENGTH)
+    assert (control.num_steps, record.decision.source) == (3, LAUNCH_LENGTH)
 
 
 def test_kill_switch_wins(tmp_path: Path) -> None:
@@ -41,7 +40,7 @@ def test_kill_switch_wins(tmp_path: Path) -> None:
         launch_num_steps=3,
     )
     record = control.begin(4, 100, 0, 1_000, idled=False)
-    assert (control.num_steps, record.decision.source) == (0, SOURCE_KILL_SWITCH)
+    assert (control.num_steps, record.decision.source) == (0, KILL_SWITCH)
 
 
 def test_an_error_of_ours_ends_control_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:

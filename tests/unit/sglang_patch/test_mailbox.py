@@ -4,11 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 from sglang_patch.board import Board
-from sglang_patch.decision import DEADLINE, DISCONNECTED, OVERDUE, Decision
+from sglang_patch.decision import (
+    DEADLINE,
+    DISCONNECTED,
+    FALLBACK,
+    LAUNCH_LENGTH,
+    LEASE,
+    NO_REASON,
+    OVERDUE,
+    Decision,
+)
 from sglang_patch.lease import Lease
 from sglang_patch.mailbox import Mailbox
 from turbospec.v1.control_pb2 import MODE_ENFORCE, MODE_OFF, MODE_SHADOW
-from turbospec.v1.telemetry import SOURCE_FALLBACK, SOURCE_LAUNCH_LENGTH, SOURCE_LEASE
 
 LAUNCH = 5
 DEADLINE_US = 2_000
@@ -53,7 +61,7 @@ class Step:
     """A mailbox with its board and clock, used as ``StepControl`` uses it."""
 
     def __init__(self, *, obey: bool = True, deadline_us: int = DEADLINE_US) -> None:
-        self.board = Board(16)
+        self.board = Board(16, 16)
         self.clock = HandClock()
         self.box = Mailbox(
             self.board, launch_num_steps=LAUNCH, step_deadline_us=deadline_us, obey=obey, clock=self.clock
@@ -68,67 +76,67 @@ class Step:
 
 def connected(**options: Any) -> Step:
     step = Step(**options)
-    step.board.connected()
+    step.board.connect()
     return step
 
 
 def test_a_valid_lease_is_used_for_its_steps_and_no_longer() -> None:
     step = connected(deadline_us=0)
     step.board.post(lease(10))
-    assert step.take(10) == Decision(3, SOURCE_LEASE, "", 10)
+    assert step.take(10) == Decision(3, LEASE, NO_REASON, 10)
     assert step.take(11).num_steps == 3
-    assert step.take(12) == Decision(0, SOURCE_FALLBACK, OVERDUE)
+    assert step.take(12) == Decision(0, FALLBACK, OVERDUE)
 
 
 def test_a_lease_ends_with_its_time() -> None:
     step = connected(deadline_us=0)
     step.board.post(lease(10))
     step.clock.now_ns = FAR_NS - 1
-    assert step.take(10).source == SOURCE_LEASE
+    assert step.take(10).source == LEASE
     step.clock.now_ns = FAR_NS
-    assert step.take(10).source == SOURCE_FALLBACK
+    assert step.take(10).source == FALLBACK
 
 
 def test_a_lost_link_takes_its_lease_along_even_if_it_comes_back() -> None:
     step = connected(deadline_us=0)
     step.board.post(lease(10))
-    step.board.disconnected()
-    assert step.take(10) == Decision(0, SOURCE_FALLBACK, DISCONNECTED)
-    step.board.connected()
-    assert step.take(10).source == SOURCE_FALLBACK
+    step.board.disconnect()
+    assert step.take(10) == Decision(0, FALLBACK, DISCONNECTED)
+    step.board.connect()
+    assert step.take(10).source == FALLBACK
 
 
 def test_beyond_the_last_tier_there_is_no_speculation() -> None:
     step = connected()
     step.board.post(lease(10))
-    assert step.take(10, batch_size=9) == Decision(0, SOURCE_LEASE, "", 10)
+    assert step.take(10, batch_size=9) == Decision(0, LEASE, NO_REASON, 10)
 
 
 def test_off_and_shadow_hold_the_launch_length() -> None:
     step = connected()
     step.board.post(lease(10, mode=MODE_OFF, max_batch_sizes=(), num_steps=()))
-    assert step.take(10) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 10)
+    assert step.take(10) == Decision(LAUNCH, LAUNCH_LENGTH, NO_REASON, 10)
     step.board.post(lease(11, mode=MODE_SHADOW))
-    assert step.take(11) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 11, 3)
+    assert step.take(11) == Decision(LAUNCH, LAUNCH_LENGTH, NO_REASON, 11, 3)
 
 
 def test_an_engine_told_not_to_obey_never_falls_back_nor_waits() -> None:
     step = Step(obey=False)
-    assert step.take(1) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH)
-    step.board.connected()
-    assert step.take(1) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH)
+    assert step.take(1) == Decision(LAUNCH, LAUNCH_LENGTH)
+    step.board.connect()
+    assert step.take(1) == Decision(LAUNCH, LAUNCH_LENGTH)
     step.board.post(lease(2))
-    assert step.take(2) == Decision(LAUNCH, SOURCE_LAUNCH_LENGTH, "", 2, 3)
+    assert step.take(2) == Decision(LAUNCH, LAUNCH_LENGTH, NO_REASON, 2, 3)
     assert step.clock.slept == 0
 
 
 def test_one_deadline_is_the_price_of_a_silent_service() -> None:
     step = connected()
     first = step.take(1)
-    assert (first.source, first.reason) == (SOURCE_FALLBACK, DEADLINE)
+    assert (first.source, first.reason) == (FALLBACK, DEADLINE)
     assert DEADLINE_US * 1_000 <= first.wait_ns < 2 * DEADLINE_US * 1_000
     slept = step.clock.slept
-    assert [step.take(index) for index in (2, 3)] == [Decision(0, SOURCE_FALLBACK, OVERDUE)] * 2
+    assert [step.take(index) for index in (2, 3)] == [Decision(0, FALLBACK, OVERDUE)] * 2
     assert step.clock.slept == slept
 
 
@@ -136,7 +144,7 @@ def test_an_answer_within_the_deadline_is_used() -> None:
     step = connected()
     step.clock.events.append((500_000, lambda: step.board.post(lease(1))))
     decision = step.take(1)
-    assert (decision.num_steps, decision.source) == (3, SOURCE_LEASE)
+    assert (decision.num_steps, decision.source) == (3, LEASE)
     assert 400_000 < decision.wait_ns < 600_000
 
 
@@ -145,15 +153,15 @@ def test_a_service_that_is_always_late_costs_nothing_more_until_it_is_in_time_ag
     assert step.take(1).reason == DEADLINE
     for index in range(2, 6):
         step.board.post(lease(index - 1, last_step=index - 1))  # for the step before: late
-        assert step.take(index) == Decision(0, SOURCE_FALLBACK, OVERDUE)
+        assert step.take(index) == Decision(0, FALLBACK, OVERDUE)
     step.board.post(lease(6))
-    assert step.take(6).source == SOURCE_LEASE
+    assert step.take(6).source == LEASE
     assert step.take(9).reason == DEADLINE, "in time once: patient again"
 
 
 def test_a_lost_link_ends_the_wait() -> None:
     step = connected()
-    step.clock.events.append((100_000, step.board.disconnected))
+    step.clock.events.append((100_000, step.board.disconnect))
     decision = step.take(1)
-    assert (decision.source, decision.num_steps) == (SOURCE_FALLBACK, 0)
+    assert (decision.source, decision.num_steps) == (FALLBACK, 0)
     assert decision.wait_ns < 200_000

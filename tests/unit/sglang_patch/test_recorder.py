@@ -1,12 +1,11 @@
 """A record carries the length and the time of its very step, in whichever order they become known."""
 
-from sglang_patch.decision import Decision
+from sglang_patch.decision import LEASE, Decision
 from sglang_patch.recorder import StepRecord, StepRecorder
-from turbospec.v1.telemetry import SOURCE_LEASE
 
 
 def record(step: int, start_ns: int) -> StepRecord:
-    return StepRecord(step, 2, 100, 0, Decision(3, SOURCE_LEASE), start_ns)
+    return StepRecord(step, 2, 100, 0, Decision(3, LEASE), start_ns)
 
 
 def test_synchronous_scheduling_times_a_step_to_the_next_launch() -> None:
