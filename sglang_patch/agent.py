@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Final
 
 from sglang_patch.board import Board
@@ -21,11 +22,11 @@ from sglang_patch.exporter import SpanExporter
 from sglang_patch.link import Link
 from sglang_patch.order import Order
 
-# How often the board is looked at: an ask then waits a quarter of a millisecond on average.
+# Asks come one a step. After one, the agent sleeps half of the last interval, then looks this often: an
+# agent that looked all the time would take cycles, and on one core's second thread the step's own.
 LOOK_S: Final = 0.0005
-# After this many looks without an ask the engine is idle, and looking may be slower.
-IDLE_LOOKS: Final = 400
-IDLE_LOOK_S: Final = 0.005
+LONGEST_SLEEP_S: Final = 0.005
+IDLE_S: Final = 0.25
 
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -51,14 +52,20 @@ def run(order: Order, stop: threading.Event) -> None:
 
 
 def _pass_asks(board: Board, link: Link, stop: threading.Event) -> None:
-    seen = looks = 0
-    while not stop.wait(LOOK_S if looks < IDLE_LOOKS else IDLE_LOOK_S):
+    seen = 0
+    asked_s = time.monotonic()
+    nap_s = LOOK_S
+    while not stop.is_set():
+        time.sleep(nap_s)
         sequence = board.ask_sequence
         if sequence == seen:
-            looks += 1
+            # Nothing yet: look closely while the next one is due, seldom once the engine idles.
+            nap_s = LOOK_S if time.monotonic() - asked_s < IDLE_S else LONGEST_SLEEP_S
             continue
-        seen, looks = sequence, 0
         link.ask(board.newest_ask())
+        now_s = time.monotonic()
+        nap_s = min(max((now_s - asked_s) / (2 * (sequence - seen)), LOOK_S), LONGEST_SLEEP_S)
+        seen, asked_s = sequence, now_s
 
 
 def main() -> None:
