@@ -86,7 +86,8 @@ def check(answer: DecideResponse, fence: Fence, now_ns: int) -> Lease:
         raise Refused("future_step")
     if answer.step_index < fence.newest_answered_step:
         raise Refused("out_of_order")
-    if answer.decision_id <= fence.newest_decision_id:
+    # With mode off nothing is decided, so there is no decision to name.
+    if answer.decision_id <= fence.newest_decision_id and answer.mode != MODE_OFF:
         raise Refused("duplicate")
     if answer.model_generation < fence.newest_generation:
         raise Refused("stale_generation")

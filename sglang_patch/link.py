@@ -166,7 +166,7 @@ class Reader:
         self._fence = self._fence._replace(
             newest_answered_step=answer.step_index,
             newest_generation=answer.model_generation,
-            newest_decision_id=answer.decision_id,
+            newest_decision_id=max(answer.decision_id, self._fence.newest_decision_id),
         )
 
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,63 +10,12 @@ import pytest
 
 from sglang_patch.board import Board
 from sglang_patch.clock import SystemClock
-from sglang_patch.config import EngineConfig
-from sglang_patch.control import StepControl
 from sglang_patch.link import Link, Reader
-from sglang_patch.recorder import StepRecord
 from tests.support.scripted_service import ScriptedService
+from tests.support.stepped_engine import CANDIDATES, SteppedEngine
 from tests.support.wait import eventually
 from turbospec.v1 import telemetry as names
 from turbospec.v1.control_pb2 import DecideResponse, EngineProfile, Tier
-
-CANDIDATES = (0, 1, 3, 5)
-
-
-class Engine:
-    """Steps a ``StepControl`` the way SGLang's scheduler does, without SGLang."""
-
-    def __init__(self, address: str, **env: str) -> None:
-        config = EngineConfig.from_env(
-            {
-                "TURBOSPEC_CONTROL_ADDRESS": address,
-                "TURBOSPEC_EXPORT_INTERVAL_MS": "5",
-                "TURBOSPEC_STEP_DEADLINE_US": "100000",
-                **env,
-            }
-        )
-        assert config is not None
-        self.control = StepControl(config, CANDIDATES, launch_num_steps=5)
-        self.profile = EngineProfile(
-            engine_id="test",
-            epoch=11,
-            candidate_num_steps=CANDIDATES,
-            max_running_requests=16,
-            launch_num_steps=5,
-        )
-
-    def start(self) -> None:
-        self.control.start(self.profile)
-
-    def step(self) -> StepRecord:
-        start_ns = time.monotonic_ns()
-        record = self.control.begin(2, 100, 0, start_ns, idled=False)
-        length = self.control.num_steps
-        self.control.launched(record, length)
-        record.first_step = [False, False]
-        record.control_ns = time.monotonic_ns() - start_ns
-        self.control.processed(record, [min(length, 1), 0], time.monotonic_ns())
-        return record
-
-    def run_until(self, source: str, limit: int = 500) -> int:
-        """Step until a step has this source; returns how many that took."""
-        for count in range(1, limit + 1):
-            if names.SOURCES[self.step().decision.source] == source:
-                return count
-        raise AssertionError(f"no step was decided by {source} within {limit}")
-
-    @property
-    def connected(self) -> bool:
-        return self.control.board.connected()
 
 
 @pytest.fixture
@@ -79,15 +27,15 @@ def service(tmp_path: Path) -> Iterator[tuple[ScriptedService, str]]:
 
 
 @pytest.fixture
-def engine(service: tuple[ScriptedService, str]) -> Iterator[Engine]:
-    made = Engine(service[1])
+def engine(service: tuple[ScriptedService, str]) -> Iterator[SteppedEngine]:
+    made = SteppedEngine(service[1])
     made.start()
     assert eventually(lambda: made.connected, 30)
     yield made
     made.control.close()
 
 
-def test_each_step_runs_what_was_decided_for_it_or_for_the_step_before(engine: Engine) -> None:
+def test_each_step_runs_what_was_decided_for_it_or_for_the_step_before(engine: SteppedEngine) -> None:
     engine.run_until(names.SOURCE_LEASE)
     for _ in range(200):
         record = engine.step()
@@ -97,7 +45,7 @@ def test_each_step_runs_what_was_decided_for_it_or_for_the_step_before(engine: E
 
 
 def test_every_step_becomes_one_span_with_the_attributes_of_the_contract(
-    engine: Engine, service: tuple[ScriptedService, str]
+    engine: SteppedEngine, service: tuple[ScriptedService, str]
 ) -> None:
     for _ in range(50):
         engine.step()
@@ -119,7 +67,7 @@ def test_every_step_becomes_one_span_with_the_attributes_of_the_contract(
 
 
 def test_a_dead_service_means_length_0_and_a_new_one_takes_over(
-    engine: Engine, service: tuple[ScriptedService, str], tmp_path: Path
+    engine: SteppedEngine, service: tuple[ScriptedService, str], tmp_path: Path
 ) -> None:
     engine.run_until(names.SOURCE_LEASE)
     service[0].stop()
@@ -138,7 +86,7 @@ def test_a_dead_service_means_length_0_and_a_new_one_takes_over(
 
 
 def test_an_engine_that_starts_before_the_service_is_controlled_once_there_is_one(tmp_path: Path) -> None:
-    engine = Engine(f"unix:{tmp_path}/late.sock")
+    engine = SteppedEngine(f"unix:{tmp_path}/late.sock")
     engine.start()
     try:
         assert names.SOURCES[engine.step().decision.source] == names.SOURCE_FALLBACK
@@ -152,7 +100,7 @@ def test_an_engine_that_starts_before_the_service_is_controlled_once_there_is_on
         engine.control.close()
 
 
-def test_a_dead_agent_means_length_0_and_a_new_one_takes_over(engine: Engine) -> None:
+def test_a_dead_agent_means_length_0_and_a_new_one_takes_over(engine: SteppedEngine) -> None:
     engine.run_until(names.SOURCE_LEASE)
     agent = engine.control._agent
     assert agent is not None
@@ -167,8 +115,8 @@ def test_a_dead_agent_means_length_0_and_a_new_one_takes_over(engine: Engine) ->
 def test_the_agent_ends_with_its_scheduler(service: tuple[ScriptedService, str]) -> None:
     script = f"""
 import os, time
-from tests.integration.plugin.test_control_over_grpc import Engine
-engine = Engine({service[1]!r})
+from tests.support.stepped_engine import SteppedEngine
+engine = SteppedEngine({service[1]!r})
 engine.start()
 while not engine.connected:
     time.sleep(0.01)
@@ -206,7 +154,7 @@ def test_a_lying_service_is_refused_and_never_obeyed(
                 yield answer
 
     liar = Liar(lambda step: 3)
-    engine = Engine(liar.start(tmp_path / "liar.sock"), TURBOSPEC_STEP_DEADLINE_US="1000")
+    engine = SteppedEngine(liar.start(tmp_path / "liar.sock"), TURBOSPEC_STEP_DEADLINE_US="1000")
     engine.start()
     try:
         records = []
@@ -232,7 +180,7 @@ def test_refusals_are_counted_by_cause() -> None:
 
 
 def test_without_a_collector_records_are_dropped_within_bounds(tmp_path: Path) -> None:
-    engine = Engine(f"unix:{tmp_path}/nobody.sock", TURBOSPEC_RING_SIZE="64")
+    engine = SteppedEngine(f"unix:{tmp_path}/nobody.sock", TURBOSPEC_RING_SIZE="64")
     for _ in range(1000):
         engine.step()
     assert engine.control.board.dropped == 1000 - 64 - 1, "one step is still running"

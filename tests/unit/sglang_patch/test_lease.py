@@ -115,6 +115,11 @@ def test_canary_takes_its_share_of_blocks_and_whole_blocks(percent: int) -> None
     assert all(applies(MODE_CANARY, percent, step) == first for step in range(CANARY_BLOCK_STEPS))
 
 
+def test_mode_off_names_no_decision() -> None:
+    lease = check(answer(mode=MODE_OFF, tiers=[], decision_id=0), FENCE, now_ns=0)
+    assert (lease.mode, lease.decision_id, lease.length_for(1)) == (MODE_OFF, 0, 0)
+
+
 def test_only_enforce_always_applies() -> None:
     assert applies(MODE_ENFORCE, 0, 100)
     assert not applies(MODE_SHADOW, 0, 100)

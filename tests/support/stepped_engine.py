@@ -1,0 +1,72 @@
+"""The engine side without SGLang: a ``StepControl`` stepped the way the scheduler's hooks do it."""
+
+from __future__ import annotations
+
+import time
+
+from sglang_patch.config import EngineConfig
+from sglang_patch.control import StepControl
+from sglang_patch.recorder import StepRecord
+from turbospec.v1 import telemetry as names
+from turbospec.v1.control_pb2 import EngineProfile
+
+CANDIDATES = (0, 1, 3, 5)
+STEP_S = 0.001
+
+
+class SteppedEngine:
+    """Real board, real agent process, real wire; only the forward pass is a nap."""
+
+    def __init__(self, address: str, **env: str) -> None:
+        config = EngineConfig.from_env(
+            {
+                "TURBOSPEC_CONTROL_ADDRESS": address,
+                "TURBOSPEC_EXPORT_INTERVAL_MS": "5",
+                "TURBOSPEC_STEP_DEADLINE_US": "100000",
+                **env,
+            }
+        )
+        assert config is not None
+        self.control = StepControl(config, CANDIDATES, launch_num_steps=5)
+        self.profile = EngineProfile(
+            engine_id="test",
+            epoch=11,
+            sglang_version="0.5.23",
+            plugin_version="0",
+            target_model="none",
+            dtype="float32",
+            accelerator="none",
+            tensor_parallel_size=1,
+            data_parallel_size=1,
+            pipeline_parallel_size=1,
+            algorithm="STANDALONE",
+            topk=1,
+            candidate_num_steps=CANDIDATES,
+            max_running_requests=16,
+            launch_num_steps=5,
+        )
+
+    def start(self) -> None:
+        self.control.start(self.profile)
+
+    def step(self) -> StepRecord:
+        start_ns = time.monotonic_ns()
+        record = self.control.begin(2, 100, 0, start_ns, idled=False)
+        length = self.control.num_steps
+        time.sleep(STEP_S)
+        self.control.launched(record, length)
+        record.first_step = [False, False]
+        record.control_ns = 1_000
+        self.control.processed(record, [min(length, 1), 0], time.monotonic_ns())
+        return record
+
+    def run_until(self, source: str, limit: int = 500) -> int:
+        """Step until a step has this source; returns how many that took."""
+        for count in range(1, limit + 1):
+            if names.SOURCES[self.step().decision.source] == source:
+                return count
+        raise AssertionError(f"no step was decided by {source} within {limit}")
+
+    @property
+    def connected(self) -> bool:
+        return self.control.board.connected()
