@@ -46,7 +46,6 @@ class SpanExporter:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turbospec-exporter", daemon=True)
         self._failing = False
-        self.exported = 0
         self.dropped = 0
 
     def start(self) -> None:
@@ -74,8 +73,6 @@ class SpanExporter:
         failed = sent is not SpanExportResult.SUCCESS
         if failed:
             self.dropped += len(records)
-        else:
-            self.exported += len(records)
         if failed != self._failing:
             self._failing = failed
             if failed:

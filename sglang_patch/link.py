@@ -54,10 +54,9 @@ class Link:
         self._last_asked_step = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turbospec-link", daemon=True)
-        # By cause; read by tests and by the exporter.
+        # What was not let through, by cause.
         self.refused: Counter[str] = Counter()
         self.dropped_asks = 0
-        self.streams_opened = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -101,7 +100,6 @@ class Link:
                 grpc.channel_ready_future(channel).result(timeout=LAST_BACKOFF_S)
                 call = SpeculationControlServiceStub(channel).Decide(self._outgoing(requests))
                 self._requests = requests
-                self.streams_opened += 1
                 self._board.connect()
                 reader = Reader(self._profile.epoch, self._candidates)
                 for answer in call:
