@@ -58,7 +58,7 @@ class ServiceSettings(BaseSettings):
     ] = "enforce"
     lease_valid_for_steps: Annotated[
         int, Field(ge=1, le=1_000, description="decode steps a lease holds; 1 is strict per-step control")
-    ] = 2
+    ] = 16
     lease_valid_for_ms: Annotated[
         int, Field(ge=1, le=600_000, description="milliseconds a lease holds after its receipt")
     ] = 1_000

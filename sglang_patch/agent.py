@@ -22,8 +22,9 @@ from sglang_patch.exporter import SpanExporter
 from sglang_patch.link import Link
 from sglang_patch.order import Order
 
-# Asks come one a step. After one, the agent sleeps half of the last interval, then looks this often: an
-# agent that looked all the time would take cycles, and on one core's second thread the step's own.
+# Asks come one a step. After one, the agent sleeps half of the time until the next one that matters, then
+# looks this often: an agent that looked all the time would take cycles, and on one core's second thread
+# the step's own.
 LOOK_S: Final = 0.0005
 LONGEST_SLEEP_S: Final = 0.005
 IDLE_S: Final = 0.25
@@ -52,19 +53,21 @@ def run(order: Order, stop: threading.Event) -> None:
 
 
 def _pass_asks(board: Board, link: Link, stop: threading.Event) -> None:
-    seen = 0
+    seen, left = 0, 0
     asked_s = time.monotonic()
     nap_s = LOOK_S
     while not stop.is_set():
         time.sleep(nap_s)
         sequence = board.ask_sequence
         if sequence == seen:
-            # Nothing yet: look closely while the next one is due, seldom once the engine idles.
-            nap_s = LOOK_S if time.monotonic() - asked_s < IDLE_S else LONGEST_SLEEP_S
+            # Nothing yet: look closely while one is due that matters, seldom once the engine idles.
+            due = left == 0 and time.monotonic() - asked_s < IDLE_S
+            nap_s = LOOK_S if due else LONGEST_SLEEP_S
             continue
-        link.ask(board.newest_ask())
+        left = link.ask(board.newest_ask())
         now_s = time.monotonic()
-        nap_s = min(max((now_s - asked_s) / (2 * (sequence - seen)), LOOK_S), LONGEST_SLEEP_S)
+        interval_s = (now_s - asked_s) / (sequence - seen)
+        nap_s = min(max(interval_s * (left + 1) / 2, LOOK_S), LONGEST_SLEEP_S)
         seen, asked_s = sequence, now_s
 
 

@@ -18,7 +18,7 @@ import grpc
 
 from sglang_patch.board import Ask, Board
 from sglang_patch.clock import Clock
-from sglang_patch.lease import Fence, Refused, check
+from sglang_patch.lease import Fence, Lease, Refused, check
 from turbospec.v1.control_pb2 import DecideRequest, DecideResponse, EngineProfile, StepRequest
 from turbospec.v1.control_pb2_grpc import SpeculationControlServiceStub
 
@@ -51,7 +51,9 @@ class Link:
         self._clock = clock
         # One queue a stream, so that no request outlives the stream it was meant for.
         self._requests: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
-        self._last_asked_step = 0
+        self._last_ask: Ask = (0, 0, 0, 0)
+        self._lease: Lease | None = None
+        self._renew_ns = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turbospec-link", daemon=True)
         # What was not let through, by cause.
@@ -65,13 +67,28 @@ class Link:
         self._closing.set()
         self._requests.put(None)
 
-    def ask(self, ask: Ask) -> None:
-        """Queue a request; never blocks. Beyond the bound it is dropped and counted."""
+    def ask(self, ask: Ask) -> int:
+        """Queue a request unless the lease in force makes it needless; never blocks.
+
+        Returns how many more steps need no request. Beyond the bound of the queue a
+        request is dropped and counted.
+        """
+        left = self._steps_left(ask)
+        if left > 0:
+            return left
         if self._requests.qsize() >= MAX_QUEUED_REQUESTS:
             self.dropped_asks += 1
-            return
-        self._last_asked_step = ask[0]
-        self._requests.put(ask)
+        else:
+            self._last_ask = ask
+            self._requests.put(ask)
+        return 0
+
+    def _steps_left(self, ask: Ask) -> int:
+        """Steps the lease covers beyond this one; 0 where its age or another batch calls for a new one."""
+        lease = self._lease
+        if lease is None or ask[1] != self._last_ask[1] or self._clock.monotonic_ns() >= self._renew_ns:
+            return 0
+        return lease.last_step - ask[0] if ask[0] >= lease.first_step else 0
 
     # -- the link's thread ---------------------------------------------------
 
@@ -113,6 +130,7 @@ class Link:
             except grpc.RpcError as error:
                 return _reason(error), answered
             finally:
+                self._lease = None
                 self._board.disconnect()
                 # Ends _outgoing of this stream, whose thread may be waiting for a request.
                 requests.put(None)
@@ -134,7 +152,8 @@ class Link:
     def accept(self, reader: Reader, answer: DecideResponse) -> None:
         """Post the answer as a lease, or refuse and count it."""
         try:
-            lease = check(answer, reader.fence(self._last_asked_step), self._clock.monotonic_ns())
+            now_ns = self._clock.monotonic_ns()
+            lease = check(answer, reader.fence(self._last_ask[0]), now_ns)
         except Refused as refusal:
             if self.refused[refusal.cause] == 0:
                 logger.warning("turbospec: refused a lease: %s", refusal.cause)
@@ -142,6 +161,9 @@ class Link:
             return
         reader.saw(answer)
         self._board.post(lease)
+        # Renewed at half of its time: an engine whose steps are slow must not find it expired.
+        self._renew_ns = now_ns + (lease.expires_ns - now_ns) // 2
+        self._lease = lease
 
 
 class Reader:

@@ -58,6 +58,11 @@ class ColdStart:
         stage = (step_index - self._start) // COLD_BURST_STEPS
         return self._tour[max(stage, 0)] if stage < len(self._tour) else None
 
+    def steps_left(self, step_index: int) -> int:
+        """For how many steps from this one on `length_at` says the same."""
+        start = self._start if self._start is not None else step_index
+        return COLD_BURST_STEPS - max(step_index - start, 0) % COLD_BURST_STEPS
+
     def repeat_if_due(self, step_index: int) -> None:
         """The models are still not ready: start over once patience has run out."""
         if self._start is None or step_index < self._start + self._tour_steps + self._patience:

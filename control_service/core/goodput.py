@@ -96,7 +96,8 @@ class GoodputPolicy:
         if view.forecaster is None or not self._is_warm(view):
             length = self._cold_start.length_at(query.step_index)
             if length is not None:
-                return self._everywhere(length, "cold_start")
+                left = self._cold_start.steps_left(query.step_index)
+                return self._everywhere(length, "cold_start")._replace(hold_steps=left)
         if view.forecaster is not None:
             return None
         self._cold_start.repeat_if_due(query.step_index)
@@ -122,7 +123,8 @@ class GoodputPolicy:
         if probe is not None:
             upper = max(forecaster.buckets.sizes[bucket], query.batch_size)
             tiers = _override(cached.tiers, query.batch_size, upper, probe.num_steps)
-            return Choice(probe.num_steps, "probe", tiers, cached.predictions)
+            left = probe.last_step_index - query.step_index + 1
+            return Choice(probe.num_steps, "probe", tiers, cached.predictions, left)
         return Choice(self._lengths[self._incumbent], cached.reason, cached.tiers, cached.predictions)
 
     def _evaluate(

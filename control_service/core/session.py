@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from control_service.core.counters import EngineCounters
@@ -11,12 +12,13 @@ from control_service.core.policy import ModelView, Policy
 from control_service.core.types import Decision, EngineProfile, Lease, Mode, StepObservation, StepQuery, Tier
 from control_service.core.validation import rejection_cause
 
+# Until here models and choice change every few steps, and leases are as short.
+EARLY_STEPS = 64
 # A refit takes less than a millisecond: often while little is known, so that a cold start is
 # short, then so many steps apart, or so many seconds where steps are slow.
 REFIT_STEPS_MIN = 4
 REFIT_STEPS = 32
 REFIT_SECONDS = 1.0
-EARLY_STEPS = 64
 # A retried export must not count a step twice.
 REMEMBERED_STEPS = 8_192
 NOT_SWITCHES = frozenset({"probe", "cold_start", "no_telemetry", "models_not_ready"})
@@ -26,7 +28,7 @@ NOT_SWITCHES = frozenset({"probe", "cold_start", "no_telemetry", "models_not_rea
 class LeaseTerms:
     """How long an answer holds, and how many decisions are kept."""
 
-    valid_for_steps: int = 2
+    valid_for_steps: int = 16
     valid_for_ms: int = 1_000
     decisions_kept: int = 1_024
 
@@ -52,6 +54,8 @@ class EngineSession:
         self._seen_order: deque[int] = deque()
         self._steps_since_refit = 0
         self._seconds_since_refit = 0.0
+        # Called when leases already given must be replaced, not only left to run out.
+        self.on_change: Callable[[], None] = _nothing
 
     @property
     def needs_refit(self) -> bool:
@@ -67,7 +71,7 @@ class EngineSession:
     def decide(self, query: StepQuery) -> Lease:
         """Answer one request."""
         if self.mode is Mode.OFF:
-            return self._lease(query, 0, ())
+            return self._lease(query, 0, (), None)
         choice = self.policy.choose(self._with_context(query), self._view())
         counters = self.counters
         counters.decisions_total += 1
@@ -80,7 +84,7 @@ class EngineSession:
             self._steady_num_steps = choice.num_steps
         decision = Decision(counters.decisions_total, query, self.policy.name, self.models.generation, choice)
         self.decisions.append(decision)
-        return self._lease(query, decision.decision_id, choice.tiers)
+        return self._lease(query, decision.decision_id, choice.tiers, choice.hold_steps)
 
     def observe(self, step: StepObservation) -> str | None:
         """Learn one served step. Returns why it was refused, None if it was taken."""
@@ -106,13 +110,15 @@ class EngineSession:
         self._seconds_since_refit = 0.0
 
     def set_mode(self, mode: Mode, canary_percent: int) -> None:
-        """What the engine does with answers from the next lease on."""
+        """What the engine does with answers, at once."""
         self.mode = mode
         self.canary_percent = canary_percent
+        self.on_change()
 
     def set_policy(self, policy: Policy) -> None:
-        """Who decides from the next request on."""
+        """Who decides, at once."""
         self.policy = policy
+        self.on_change()
 
     def decision(self, decision_id: int) -> Decision | None:
         """A kept decision; 0 is the newest."""
@@ -139,13 +145,20 @@ class EngineSession:
             may_explore=self.mode in (Mode.CANARY, Mode.ENFORCE),
         )
 
-    def _lease(self, query: StepQuery, decision_id: int, tiers: tuple[Tier, ...]) -> Lease:
+    def _lease(
+        self, query: StepQuery, decision_id: int, tiers: tuple[Tier, ...], hold_steps: int | None
+    ) -> Lease:
+        valid_for_steps = self._terms.valid_for_steps
+        if self.counters.steps_total < EARLY_STEPS:
+            valid_for_steps = min(valid_for_steps, REFIT_STEPS_MIN)
+        if hold_steps is not None:
+            valid_for_steps = min(valid_for_steps, hold_steps)
         return Lease(
             epoch=self.profile.epoch,
             step_index=query.step_index,
             decision_id=decision_id,
             model_generation=self.models.generation,
-            valid_for_steps=self._terms.valid_for_steps,
+            valid_for_steps=valid_for_steps,
             valid_for_ms=self._terms.valid_for_ms,
             mode=self.mode,
             canary_percent=self.canary_percent if self.mode is Mode.CANARY else 0,
@@ -162,3 +175,7 @@ class EngineSession:
         self._seen_steps.add(step_index)
         self._seen_order.append(step_index)
         return None
+
+
+def _nothing() -> None:
+    """Nobody is to be told."""

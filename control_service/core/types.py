@@ -115,12 +115,16 @@ class Prediction(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A policy's answer: a length for the batch at hand, why, and tiers around it."""
+    """A policy's answer: a length for the batch at hand, why, and tiers around it.
+
+    hold_steps: for how many steps it may stand; None for as long as the lease's terms allow.
+    """
 
     num_steps: int
     reason: str
     tiers: tuple[Tier, ...]
     predictions: tuple[Prediction, ...]
+    hold_steps: int | None = None
 
     def prediction_for(self, num_steps: int) -> Prediction | None:
         """The prediction of one length, if the models were ready."""

@@ -48,6 +48,7 @@ class _Inbox:
         self.superseded = 0
         self.closed_because: StreamRefusedError | None = None
         self._newest: tuple[control_pb2.DecideRequest, float] | None = None
+        self._answered: control_pb2.DecideRequest | None = None
         self._closed = False
         self._wake = asyncio.Event()
 
@@ -56,6 +57,12 @@ class _Inbox:
             self.superseded += 1
         self._newest = (request, arrived_s)
         self._wake.set()
+
+    def repeat(self, now_s: float) -> None:
+        """What was answered last is to be answered again: the answer has changed."""
+        if self._newest is None and self._answered is not None:
+            self._newest = (self._answered, now_s)
+            self._wake.set()
 
     def close(self, because: StreamRefusedError | None = None) -> None:
         if not self._closed:
@@ -70,6 +77,8 @@ class _Inbox:
         if self.closed_because is not None:
             return None
         newest, self._newest = self._newest, None
+        if newest is not None:
+            self._answered = newest[0]
         return newest
 
 
@@ -121,6 +130,7 @@ class DecideServicer(control_pb2_grpc.SpeculationControlServiceServicer):
         profile = entry.session.profile
         identity = {"engine_id": profile.engine_id, "epoch": profile.epoch, "stream": stream_id}
         _log.info("engine_connected", **identity)
+        entry.session.on_change = lambda: inbox.repeat(self._clock())
         reader = asyncio.create_task(self._read(context, inbox))
         try:
             await self._answer(entry.session, inbox, context)

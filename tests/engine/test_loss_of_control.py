@@ -15,7 +15,7 @@ from tests.support.scripted_service import ScriptedService
 from tests.support.wait import eventually
 from turbospec.v1 import telemetry as names
 
-VALID_FOR_STEPS = 2
+VALID_FOR_STEPS = 16
 
 
 class TeeCollector(ScriptedService):

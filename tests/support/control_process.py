@@ -13,7 +13,7 @@ from tests.support.wait import eventually
 class ControlProcess:
     """``python -m control_service`` on a socket below ``directory``."""
 
-    def __init__(self, directory: Path, *, valid_for_steps: int = 2) -> None:
+    def __init__(self, directory: Path, *, valid_for_steps: int = 16) -> None:
         self._directory = directory
         self._ready = directory / "control.ready"
         self._valid_for_steps = valid_for_steps

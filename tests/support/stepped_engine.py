@@ -49,15 +49,15 @@ class SteppedEngine:
     def start(self) -> None:
         self.control.start(self.profile)
 
-    def step(self) -> StepRecord:
+    def step(self, batch_size: int = 2) -> StepRecord:
         start_ns = time.monotonic_ns()
-        record = self.control.begin(2, 100, 0, start_ns, idled=False)
+        record = self.control.begin(batch_size, 50 * batch_size, 0, start_ns, idled=False)
         length = self.control.num_steps
         time.sleep(STEP_S)
         self.control.launched(record, length)
-        record.first_step = [False, False]
+        record.first_step = [False] * batch_size
         record.control_ns = 1_000
-        self.control.processed(record, [min(length, 1), 0], time.monotonic_ns())
+        self.control.processed(record, [min(length, 1), 0][:batch_size], time.monotonic_ns())
         return record
 
     def run_until(self, source: str, limit: int = 500) -> int:

@@ -69,6 +69,36 @@ def test_a_static_policy_is_obeyed(engine: SteppedEngine, admin: SpeculationAdmi
         assert {names.SOURCES[record.decision.source] for record in records} == {names.SOURCE_LEASE}
 
 
+def test_a_change_of_mind_does_not_wait_for_the_lease_to_run_out(
+    engine: SteppedEngine, admin: SpeculationAdminServiceStub
+) -> None:
+    def told() -> int:
+        lease = engine.control.board.lease(2)
+        return -1 if lease is None else lease[-1]
+
+    for length in (3, 0, 1):
+        request = SetPolicyRequest(engine_id="test", policy="static", parameters={"num_steps": str(length)})
+        admin.SetPolicy(request)
+        assert eventually(lambda wanted=length: told() == wanted), "no step is taken, so none asks"  # type: ignore[misc]
+
+
+def test_steady_control_asks_once_a_lease_and_at_once_for_another_batch(
+    engine: SteppedEngine, admin: SpeculationAdminServiceStub
+) -> None:
+    admin.SetPolicy(SetPolicyRequest(engine_id="test", policy="static", parameters={"num_steps": "1"}))
+    for _ in range(200):
+        engine.step()
+    before = status(admin).decisions_total
+    records = [engine.step() for _ in range(320)]
+    asked = status(admin).decisions_total - before
+    assert 320 / 16 - 1 <= asked <= 320 / 4
+    assert {names.SOURCES[record.decision.source] for record in records} == {names.SOURCE_LEASE}
+    for batch_size in (1, 2, 1, 2):
+        before = status(admin).decisions_total
+        engine.step(batch_size)
+        assert eventually(lambda seen=before: status(admin).decisions_total > seen)  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("mode", [MODE_OFF, MODE_SHADOW])
 def test_off_and_shadow_run_the_launch_length(
     mode: int, engine: SteppedEngine, admin: SpeculationAdminServiceStub

@@ -155,6 +155,10 @@ class SyntheticEngine:
             context_tokens=100 * batch_size,
         )
         await self._call.write(control_pb2.DecideRequest(step=step))
+        return await self.hear()
+
+    async def hear(self) -> control_pb2.DecideResponse:
+        """The next lease, asked for or not."""
         lease = await self._call.read()
         if lease is grpc.aio.EOF:
             raise ConnectionError(f"stream ended: {await self._call.code()}, {await self._call.details()}")

@@ -95,18 +95,24 @@ async def test_models_and_decisions_explain_themselves(admin: Admin, engine: Syn
     assert not first.candidates
 
 
-async def test_mode_and_policy_take_effect_with_the_next_lease(admin: Admin, engine: SyntheticEngine) -> None:
+async def test_a_change_of_mode_or_policy_replaces_the_lease_in_force(
+    admin: Admin, engine: SyntheticEngine
+) -> None:
+    before = engine.leases[-1]
     await admin.SetPolicy(
         admin_pb2.SetPolicyRequest(engine_id="engine-a", policy="static", parameters={"num_steps": "2"})
     )
+    lease = await engine.hear()
+    assert (lease.step_index, [tier.num_steps for tier in lease.tiers]) == (before.step_index, [2])
+    assert lease.decision_id > before.decision_id
     await admin.SetMode(
         admin_pb2.SetModeRequest(engine_id="engine-a", mode=control_pb2.MODE_CANARY, canary_percent=10)
     )
-    lease = await engine.ask(2)
+    lease = await engine.hear()
     assert (lease.mode, lease.canary_percent) == (control_pb2.MODE_CANARY, 10)
     assert [tier.num_steps for tier in lease.tiers] == [2]
     await admin.SetMode(admin_pb2.SetModeRequest(engine_id="engine-a", mode=control_pb2.MODE_OFF))
-    lease = await engine.ask(2)
+    lease = await engine.hear()
     assert lease.mode == control_pb2.MODE_OFF
     assert not lease.tiers
     status = await status_of(admin)
