@@ -25,11 +25,11 @@ from benchmarks.report import print_report, render_markdown, report_console
 from benchmarks.results import BenchResult
 from benchmarks.runner import CellSet, Plan, Runner
 from benchmarks.servers import ServerRefused
+from benchmarks.turns import Pace
 from benchmarks.variants import ALGORITHMS, Variant, VariantKind, variants_for
 from benchmarks.workload import LoadKind
 
-QUICK_ROUNDS = 2
-QUICK_SECONDS = 4.0
+QUICK_ROUNDS = 5
 QUICK_WARMUP_S = 2.0
 EXPECTED_FAILURES = (
     ProcessFailed,
@@ -67,18 +67,13 @@ def main(
         str, typer.Option(help="Of nospec, fixed, fixed:K, adaptive, turbospec. Default: all.")
     ] = "",
     rounds: Annotated[
-        int, typer.Option(min=1, help="Each runs every variant once, in a shuffled order.")
-    ] = 5,
-    seconds: Annotated[
-        float, typer.Option(min=0.5, help="Measured seconds of one variant in one round.")
-    ] = 15.0,
-    requests: Annotated[
-        int, typer.Option(min=0, help="Requests of one run instead of seconds. 0: seconds.")
-    ] = 0,
-    ramp: Annotated[float, typer.Option(min=0, help="Seconds of load before the measured ones.")] = 1.0,
+        int, typer.Option(min=1, help="In each, every variant has one turn, in a shuffled order.")
+    ] = 30,
+    seconds: Annotated[float, typer.Option(min=0.5, help="Measured seconds of one turn.")] = 1.5,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds of a turn before the measured ones.")] = 0.3,
     warmup: Annotated[
         float, typer.Option(min=0, help="Seconds of load on each variant before a cell.")
-    ] = 5.0,
+    ] = 6.0,
     seed: Annotated[int, typer.Option(help="Of prompts and orders.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     sglang_flags: Annotated[str, typer.Option(help="More flags for every server, space separated.")] = "",
@@ -86,7 +81,9 @@ def main(
     output: Annotated[
         Path | None, typer.Option(help="JSON results. Default: bench-engine-TIME.json.")
     ] = None,
-    quick: Annotated[bool, typer.Option(help="2 rounds of 4 s: to try it, not to quote it.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="5 rounds and little warm-up: to try it, not to quote it.")
+    ] = False,
 ) -> None:
     """Start the servers, run every cell, save after each round, print the tables."""
     if context.invoked_subcommand:
@@ -95,9 +92,7 @@ def main(
     try:
         plan = Plan(
             rounds=QUICK_ROUNDS if quick else rounds,
-            seconds=QUICK_SECONDS if quick else seconds,
-            requests=requests or None,
-            ramp_s=ramp,
+            pace=Pace(seconds=seconds, settle_s=settle),
             warmup_s=QUICK_WARMUP_S if quick else warmup,
             seed=seed,
             start_parallel=start_parallel,

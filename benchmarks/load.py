@@ -136,10 +136,6 @@ class LoadGenerator:
             await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             self._raise_failures()
 
-    async def run_out(self) -> None:
-        """Wait until the prompts have run out and every answer has been read."""
-        await asyncio.gather(*self._clients.values())
-
     async def _cancel(self) -> None:
         for task in self._clients.values():
             task.cancel()
@@ -226,12 +222,3 @@ async def measure_seconds(
         generator.resize(clients)
         await generator.run_for(ramp_s + seconds)
     return Measured(generator.records, ramp_s, ramp_s + seconds)
-
-
-async def measure_requests(base_url: str, prompts: Iterator[Prompt], clients: int) -> Measured:
-    """Load until the finite `prompts` have been answered; everything counts, the thin end included."""
-    async with LoadGenerator(base_url, prompts) as generator:
-        generator.resize(clients)
-        await generator.run_out()
-        end_s = generator.now_s
-    return Measured(generator.records, 0.0, end_s)

@@ -28,6 +28,7 @@ class ManagedProcess:
         self.name = name
         self.log_path = log_path
         self._stopped = False
+        self._paused: list[psutil.Process] = []
         with log_path.open("wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches us only, and we stop it in order.
             self._child = subprocess.Popen(
@@ -55,8 +56,21 @@ class ManagedProcess:
         if not self.alive:
             raise self.failure("has stopped")
 
+    def pause(self) -> None:
+        """Stop the whole tree in its tracks (SIGSTOP)."""
+        self._paused = self._members()
+        for process in self._paused:
+            _signal(process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused tree go on."""
+        paused, self._paused = self._paused, []
+        for process in paused:
+            _signal(process, signal.SIGCONT)
+
     def signal_stop(self) -> None:
         """Ask it to end, without waiting."""
+        self.resume()
         if self.alive:
             self._child.send_signal(signal.SIGTERM)
 
@@ -70,7 +84,7 @@ class ManagedProcess:
         # Looked up again: what was started meanwhile, or left behind by a child that crashed, goes too.
         left = self._members()
         for process in left:
-            _kill(process)
+            _signal(process, signal.SIGKILL)
         psutil.wait_procs(left, timeout=KILL_GRACE_S)
         self._child.wait()
         self._stopped = True
@@ -126,9 +140,9 @@ def _cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def _kill(process: psutil.Process) -> None:
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
     try:
-        process.kill()
+        process.send_signal(number)
     except psutil.NoSuchProcess:
         return
 

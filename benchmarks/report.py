@@ -19,8 +19,8 @@ ABSENT = "-"
 WIDTH_WITHOUT_TERMINAL = 200
 NOTES = (
     "tok/s is goodput: committed output tokens per second, counted by the server, received in the window: "
-    "the median of the rounds [lowest..highest].",
-    "Ratios are taken round by round (same minute, same prompts), then median [lowest..highest]; "
+    "the median of the rounds [95 % confidence].",
+    "Ratios are taken round by round (turns of the same half minute), then median [95 % confidence]; "
     "best fixed is the fixed length with the highest median in that cell, known only afterwards.",
     "TPOT: (last - first token) / (tokens - 1) of each answer. ITL: gap between two chunks of an answer, "
     "each with one token or more. TTFT: from sending to the first chunk. In milliseconds, over all rounds.",
@@ -180,7 +180,7 @@ def _header(result: BenchResult) -> list[str]:
         f"{env.started_at}, commit {env.git_commit}, {env.accelerator}: {env.cpu_model}, {env.cores} cores, "
         f"{env.memory_gib:.0f} GiB; Python {env.python}, {versions}",
         f"settings: {settings}",
-        f"cores that others kept busy, median of the runs [lowest..highest]: {_spread(disturbance, 2)}",
+        f"cores that others kept busy, median of the turns [95 % confidence]: {_spread(disturbance, 2)}",
     ]
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workload import LoadKind
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class Record(BaseModel):
@@ -19,17 +19,19 @@ class Record(BaseModel):
 
 
 class RequestRecord(Record):
-    """One request as its client saw it. Times in seconds since the load began."""
+    """One request as its client saw it, as far as it lies in one window. Seconds since the load began."""
 
     prompt_index: int
     max_tokens: int
     client: int
     sent_s: float
+    # Its first chunks belong to an earlier window.
+    starts_before: bool = False
     # Arrival of every chunk that carried tokens, and how many it carried, by the server's count.
     chunk_s: list[float] = []
     chunk_tokens: list[int] = []
     complete: bool = False
-    # Of the whole output; None unless complete.
+    # Of the whole output; None unless it was completed here.
     output_digest: str | None = None
     # The server's own counts for this request; None if it sent none.
     verify_steps: int | None = None
@@ -46,7 +48,7 @@ class Quantiles(Record):
 
 
 class ControlDelta(Record):
-    """What the control service counted for one engine during one run."""
+    """What the control service counted for one engine during all turns of one cell."""
 
     policy: str
     mode: str
@@ -67,7 +69,7 @@ class ControlDelta(Record):
 
 
 class VariantRun(Record):
-    """One variant under load once. The window is the part that counts, in seconds since the load began."""
+    """One turn of one variant. The window is the part that counts, in seconds since its load began."""
 
     variant: str
     group: int
@@ -79,6 +81,7 @@ class VariantRun(Record):
     # Cores that processes other than ours kept busy during the run; None if that was not watched.
     foreign_cores: float | None = None
     requests: list[RequestRecord]
+    # Of all turns of the cell together, with the last of them.
     control: ControlDelta | None = None
 
 

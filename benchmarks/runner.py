@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-
 from benchmarks.admin import Admin, control_delta
-from benchmarks.load import Measured, measure_requests, measure_seconds
 from benchmarks.models import Model
 from benchmarks.report import cell_name
-from benchmarks.results import BenchResult, Cell, ControlDelta, VariantRun
-from benchmarks.servers import Server, ServerSet, Setup, control_session, reset_server, server_capacity
+from benchmarks.results import BenchResult, Cell
+from benchmarks.servers import ServerSet, Setup, control_session, reset_server, server_capacity
 from benchmarks.stats import goodput_tokens_per_s
+from benchmarks.turns import LoadedServer, Pace, loaded, shuffled
 from benchmarks.variants import Variant, VariantKind, plan_groups
-from benchmarks.workload import LoadKind, prompts
+from benchmarks.workload import LoadKind
+from turbospec.v1.admin_pb2 import EngineStatus
 
-# Step records leave the engine in batches; the last of a run may still be on their way.
+# Step records leave the engine in batches; the last of a turn may still be on their way.
 TELEMETRY_SETTLE_S = 0.5
-WARMUP_ROUND = "warm-up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +28,7 @@ class Plan:
     """How long, how often and how many; times in seconds."""
 
     rounds: int
-    seconds: float
-    # Requests a run instead of seconds; None: seconds decide.
-    requests: int | None
-    ramp_s: float
+    pace: Pace
     warmup_s: float
     seed: int
     start_parallel: int
@@ -106,81 +100,54 @@ class Runner:
             for cell in mine:
                 if not cell.runs:
                     self._result.cells.append(cell)
-                bench = CellBench(self._plan, servers, session, cell, cells.model.vocabulary_size)
-                await self._run_cell(bench, cell, number)
+                self._say(f"{cell_name(cell)}: warming up")
+                for server in servers.servers:
+                    await reset_server(session, server.base_url)
+                await self._run_cell(servers, cell, number, cells.model.vocabulary_size)
 
-    async def _run_cell(self, bench: CellBench, cell: Cell, group: int) -> None:
-        self._say(f"{cell_name(cell)}: warming up")
-        await bench.warm_up()
-        for number in range(self._plan.rounds):
-            runs = await bench.round(group, number)
-            cell.runs += runs
-            await asyncio.to_thread(self._result.save, self._output)
-            speeds = ", ".join(
-                f"{run.variant} {goodput_tokens_per_s(run):.1f}"
-                for run in sorted(runs, key=lambda run: run.variant)
-            )
-            self._say(f"{cell_name(cell)}: round {number + 1}/{self._plan.rounds}, tok/s: {speeds}")
+    async def _run_cell(self, servers: ServerSet, cell: Cell, group: int, vocabulary_size: int) -> None:
+        seed = f"{self._plan.seed}/{cell.load}/{cell.clients}"
+        before = list(cell.runs)
+        async with loaded(servers.servers, cell.load, seed, vocabulary_size) as players:
+            for player in players:
+                async with player.awake():
+                    await player.warm_up(cell.clients, self._plan.warmup_s)
+            counted = await self._control(servers, players)
+            for number in range(self._plan.rounds):
+                for position, player in shuffled(players, f"{seed}/{group}/{number}"):
+                    async with player.awake():
+                        await player.take_turn(servers, number, position, self._plan.pace)
+                cell.runs = before + [run for player in players for run in player.runs(group)]
+                await asyncio.to_thread(self._result.save, self._output)
+                self._say(
+                    f"{cell_name(cell)}: round {number + 1}/{self._plan.rounds}, {_speeds(cell, number)}"
+                )
+            await self._count_control(servers, players, cell, counted)
+        await asyncio.to_thread(self._result.save, self._output)
 
+    async def _control(self, servers: ServerSet, players: Sequence[LoadedServer]) -> dict[str, EngineStatus]:
+        """What the service has counted so far, by variant."""
+        ours = [player.server for player in players if player.server.variant.kind is VariantKind.TURBOSPEC]
+        if not ours or not servers.control_address:
+            return {}
+        async with Admin(servers.control_address) as admin:
+            return {server.variant.label: await admin.engine(server.engine_id) for server in ours}
 
-class CellBench:
-    """Puts the same load on each server of one cell in turn."""
-
-    def __init__(
-        self, plan: Plan, servers: ServerSet, session: aiohttp.ClientSession, cell: Cell, vocabulary_size: int
+    async def _count_control(
+        self, servers: ServerSet, players: Sequence[LoadedServer], cell: Cell, before: dict[str, EngineStatus]
     ) -> None:
-        self._plan = plan
-        self._servers = servers
-        self._session = session
-        self._cell = cell
-        self._vocabulary_size = vocabulary_size
-
-    async def warm_up(self) -> None:
-        """Load every server once, not counted: code paths, caches, and what the controller learns first."""
-        if self._plan.warmup_s > 0:
-            for server in self._servers.servers:
-                await self._load(server, WARMUP_ROUND, 0.0, self._plan.warmup_s)
-
-    async def round(self, group: int, number: int) -> list[VariantRun]:
-        """Every variant once, in an order of the round's own."""
-        order = list(self._servers.servers)
-        random.Random(f"{self._plan.seed}/{self._cell.clients}/{self._cell.load}/{group}/{number}").shuffle(
-            order
-        )
-        return [await self._run(server, group, number, position) for position, server in enumerate(order)]
-
-    async def _run(self, server: Server, group: int, number: int, position: int) -> VariantRun:
-        ours = server.variant.kind is VariantKind.TURBOSPEC
-        cpu = self._servers.read_cpu()
-        control: ControlDelta | None = None
-        if ours and self._servers.control_address:
-            async with Admin(self._servers.control_address) as admin:
-                before = await admin.engine(server.engine_id)
-                measured = await self._load(server, str(number), self._plan.ramp_s, self._plan.seconds)
+        for player in players:
+            label = player.server.variant.label
+            if label not in before:
+                continue
+            async with player.awake():
                 await asyncio.sleep(TELEMETRY_SETTLE_S)
-                control = control_delta(before, await admin.engine(server.engine_id))
-        else:
-            measured = await self._load(server, str(number), self._plan.ramp_s, self._plan.seconds)
-        return VariantRun(
-            variant=server.variant.label,
-            group=group,
-            round=number,
-            position=position,
-            window_start_s=measured.window_start_s,
-            window_end_s=measured.window_end_s,
-            foreign_cores=round(cpu.foreign_cores(self._servers.read_cpu()), 3),
-            requests=measured.records,
-            control=control,
-        )
+            now = (await self._control(servers, [player]))[label]
+            last = max((run for run in cell.runs if run.variant == label), key=lambda run: run.round)
+            last.control = control_delta(before[label], now)
 
-    async def _load(self, server: Server, round_name: str, ramp_s: float, seconds: float) -> Measured:
-        """Start from an empty cache, and leave nothing running."""
-        self._servers.require_alive()
-        await reset_server(self._session, server.base_url)
-        source = prompts(self._cell.load, f"{self._plan.seed}/{round_name}", self._vocabulary_size)
-        if self._plan.requests is not None and round_name != WARMUP_ROUND:
-            finite = itertools.islice(source, self._plan.requests)
-            return await measure_requests(server.base_url, finite, self._cell.clients)
-        measured = await measure_seconds(server.base_url, source, self._cell.clients, ramp_s, seconds)
-        await reset_server(self._session, server.base_url)
-        return measured
+
+def _speeds(cell: Cell, number: int) -> str:
+    """Tokens a second of every variant in one round."""
+    runs = sorted((run for run in cell.runs if run.round == number), key=lambda run: run.variant)
+    return "tok/s: " + ", ".join(f"{run.variant} {goodput_tokens_per_s(run):.1f}" for run in runs)

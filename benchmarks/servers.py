@@ -22,6 +22,8 @@ from benchmarks.variants import Variant, VariantKind, speculation_flags
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 300.0
 SERVICE_START_TIMEOUT_S = 30.0
+# Servers are stopped between their turns; time alone must not end their leases, their steps do.
+LEASE_VALID_FOR_MS = 60_000
 POLL_S = 0.25
 FLUSH_PARAMETERS = {"timeout": "30"}
 # Proportional set size of one small server on a CPU: three processes that each import torch.
@@ -188,7 +190,10 @@ async def start_control_service(
     ready_file.unlink(missing_ok=True)
     argv = [
         *(sys.executable, "-m", "control_service", "--ready-file", str(ready_file)),
+        # A benchmark starts cold, and leaves nothing to the next.
+        *("--store", ""),
         *("--listen", f"{HOST}:0", "--metrics-listen", f"{HOST}:0"),
+        *("--lease-valid-for-ms", str(LEASE_VALID_FOR_MS)),
     ]
     process = ManagedProcess("control service", argv, clean_environment(), directory / "control.log")
     processes.append(process)

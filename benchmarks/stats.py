@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,13 +15,20 @@ from benchmarks.variants import Variant, VariantKind
 # A shorter answer says little about the time per token; one cut off by the window's end counts if longer.
 MIN_TPOT_TOKENS = 16
 
+# Of 95 % confidence, two-sided.
+CONFIDENCE_Z = 1.96
+
 RunKey = tuple[int, int]
 Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some rounds, and the extremes."""
+    """The median of some rounds, and where the true median lies with 95 % confidence.
+
+    The interval runs between two of the values, by their ranks (binomial distribution): whatever
+    the shape of the noise. Of fewer than six values it is the extremes.
+    """
 
     median: float
     low: float
@@ -29,9 +37,16 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
-        """None if there are no values."""
-        kept = list(values)
-        return cls(statistics.median(kept), min(kept), max(kept), len(kept)) if kept else None
+        """None if there are no values.
+
+        >>> Spread.of(range(30))
+        Spread(median=14.5, low=9, high=20, count=30)
+        """
+        kept = sorted(values)
+        if not kept:
+            return None
+        outside = max(0, int((len(kept) - CONFIDENCE_Z * math.sqrt(len(kept))) / 2))
+        return cls(statistics.median(kept), kept[outside], kept[-1 - outside], len(kept))
 
 
 def percentile(values: Iterable[float], percent: float) -> float | None:
@@ -186,7 +201,7 @@ def _variant_stats(label: str, runs: list[VariantRun], reference: dict[tuple[int
             request.chunk_s[0] - request.sent_s
             for run in runs
             for request in run.requests
-            if request.chunk_s and request.sent_s >= run.window_start_s
+            if not request.starts_before and request.sent_s >= run.window_start_s
         ],
         mean_accepted_length=_mean_accepted_length(runs),
         outputs_equal=sum(digests[key] == reference[key] for key in compared),
@@ -218,9 +233,9 @@ def _mean_accepted_length(runs: list[VariantRun]) -> float | None:
 
 
 def _digests(runs: Iterable[VariantRun]) -> dict[tuple[int, ...], str]:
-    """Output digests by group, round, prompt and length of the answer asked for."""
+    """Output digests by group, prompt and length of the answer asked for."""
     return {
-        (run.group, run.round, request.prompt_index, request.max_tokens): request.output_digest
+        (run.group, request.prompt_index, request.max_tokens): request.output_digest
         for run in runs
         for request in run.requests
         if request.output_digest

@@ -52,7 +52,7 @@ def run(
         position=0,
         window_start_s=0.0,
         window_end_s=1.0,
-        requests=[request([(0.5, tokens)], digest=digest)],
+        requests=[request([(0.5, tokens)], index=number, digest=digest)],
         control=control,
     )
 

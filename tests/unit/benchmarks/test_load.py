@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.load import LoadError, LoadGenerator, measure_requests, measure_seconds
+from benchmarks.load import LoadError, LoadGenerator, Measured, measure_seconds
 from benchmarks.workload import LoadKind, Prompt, prompts
 from tests.unit.benchmarks.sse_server import ScriptedServer, serving
 
@@ -15,6 +15,14 @@ WAIT_S = 20.0
 
 def drawn(kind: LoadKind = LoadKind.KNOB, count: int | None = None) -> Iterator[Prompt]:
     return itertools.islice(prompts(kind, "test", 1024), count)
+
+
+async def measure_requests(base_url: str, prompts: Iterator[Prompt], clients: int) -> Measured:
+    """Load until finite prompts have been answered."""
+    async with LoadGenerator(base_url, prompts) as load:
+        load.resize(clients)
+        await asyncio.gather(*load._clients.values())
+        return Measured(load.records, 0.0, load.now_s)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from benchmarks.processes import CpuMeter, ManagedProcess, ProcessFailed, stop_all
+from tests.support.wait import eventually
 
 WAIT_S = 20.0
 # Starts a child of its own, says its id, and waits; {ignore} may make both deaf to SIGTERM.
@@ -96,4 +97,25 @@ def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
     process = start(tmp_path, "pass")
     process.stop()
     process.stop()
+    assert not process.alive
+
+
+def test_a_paused_tree_does_nothing_until_it_is_resumed_and_can_be_stopped(tmp_path: Path) -> None:
+    ticks = "import time\nwhile True:\n    print('.', end='', flush=True)\n    time.sleep(0.01)\n"
+    process = start(tmp_path, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ticks!r}])")
+
+    def ticked(before: int) -> bool:
+        return process.log_path.stat().st_size > before
+
+    try:
+        assert eventually(lambda: ticked(0), WAIT_S)
+        process.pause()
+        time.sleep(0.2)  # the signal may take its time
+        paused_at = process.log_path.stat().st_size
+        assert not eventually(lambda: ticked(paused_at), 0.5)
+        process.resume()
+        assert eventually(lambda: ticked(paused_at), WAIT_S)
+        process.pause()
+    finally:
+        process.stop()
     assert not process.alive
