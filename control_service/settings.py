@@ -24,6 +24,16 @@ def default_listen() -> str:
     return f"unix:{default_socket_path()}"
 
 
+def default_store() -> str:
+    """Below the user's state directory; none for a user without a home."""
+    state = os.environ.get("XDG_STATE_HOME")
+    try:
+        base = Path(state) if state else Path.home() / ".local" / "state"
+    except RuntimeError:
+        return ""
+    return str(base / "turbospec" / "learned.sqlite3")
+
+
 class ServiceSettings(BaseSettings):
     """Read from TURBOSPEC_SERVICE_* and from flags of the same names; flags win."""
 
@@ -73,6 +83,13 @@ class ServiceSettings(BaseSettings):
     shutdown_grace_s: Annotated[
         float, Field(ge=0.0, le=60.0, description="seconds that open calls get to end at shutdown")
     ] = 1.0
+    store: Annotated[
+        str,
+        Field(description="SQLite file that keeps what was learned across restarts; empty: nothing is kept"),
+    ] = Field(default_factory=default_store)
+    store_save_interval_s: Annotated[
+        float, Field(ge=0.1, le=3_600.0, description="seconds between saves of what has changed")
+    ] = 10.0
     log_format: Annotated[Literal["json", "console"], Field(description="shape of a log line")] = "console"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Field(description="least severe level logged")
@@ -83,6 +100,13 @@ class ServiceSettings(BaseSettings):
     def _check_listen(cls, value: str) -> str:
         parse_addresses(value)
         return value
+
+    @field_validator("store")
+    @classmethod
+    def _check_store(cls, value: str) -> str:
+        if value and not Path(value).expanduser().is_absolute():
+            raise ValueError(f"{value!r} is not allowed; must be an absolute path, or empty")
+        return str(Path(value).expanduser()) if value else ""
 
     @field_validator("metrics_listen")
     @classmethod

@@ -133,6 +133,7 @@ def _attributes(record: StepRecord, dropped_records: int) -> dict[str, Attribute
         names.CONTROL_US: record.control_ns / NS_PER_US,
         names.ACCEPTED_DRAFTS: record.accepted_drafts,
         names.FIRST_STEP: record.first_step,
+        names.AFTER_FULL_ACCEPT: record.after_full_accept,
     }
     if decision.reason:
         attributes[names.FALLBACK_REASON] = REASON_NAMES[decision.reason]

@@ -31,6 +31,7 @@ class StepRecord:
     previous_num_steps = -1
     accepted_drafts: Sequence[int] = ()
     first_step: Sequence[bool] = ()
+    after_full_accept: Sequence[bool] = ()
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -58,6 +58,18 @@ class AdminClient:
         answer: admin_pb2.SetPolicyResponse = self._call(self._stub.SetPolicy, request)
         return answer
 
+    def watch_steps(self, engine_id: str, seconds: float | None) -> Iterator[admin_pb2.WatchStepsResponse]:
+        """Observed steps of one engine, or of all for an empty name; ends after so many seconds, if given."""
+        request = admin_pb2.WatchStepsRequest(engine_id=engine_id)
+        call = self._stub.WatchSteps(request, timeout=seconds)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            if seconds is None or error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise self._failure(error) from error
+        finally:
+            call.cancel()
+
     def only_engine(self) -> str:
         """The engine that is meant where none is named. Raises `CliError` unless there is exactly one."""
         engines = sorted(engine.profile.engine_id for engine in self.list_engines().engines)
@@ -70,8 +82,11 @@ class AdminClient:
         try:
             return method(request, timeout=CALL_TIMEOUT_S)
         except grpc.RpcError as error:
-            if error.code() in _UNREACHABLE:
-                message = f"no control service answers at {self._address} ({error.code().name})"
-                raise CliError(message, ExitCode.UNREACHABLE) from error
-            message = f"the control service refused: {error.details()} ({error.code().name})"
-            raise CliError(message, ExitCode.REFUSED) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Any) -> CliError:
+        if error.code() in _UNREACHABLE:
+            message = f"no control service answers at {self._address} ({error.code().name})"
+            return CliError(message, ExitCode.UNREACHABLE)
+        message = f"the control service refused: {error.details()} ({error.code().name})"
+        return CliError(message, ExitCode.REFUSED)

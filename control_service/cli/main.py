@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +20,8 @@ from control_service.cli.admin_client import AdminClient
 from control_service.cli.errors import CliError
 from control_service.cli.models import DEFAULT_MODEL
 from control_service.cli.plain import to_plain
+from control_service.cli.profile import profile
+from control_service.cli.record import record
 from control_service.cli.render import decision_view, engines_view, mode_text
 from control_service.cli.state import DEFAULT_RUN_DIR, find_control_address
 from control_service.cli.up import up as run_up
@@ -30,8 +33,22 @@ EXIT_CODES = (
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
+# Commands that bring numpy along are imported when they are called, so that the others start at once.
+_HEAVY = {"replay": "control_service.cli.replay"}
+
+
 class _Group(TyperGroup):
-    """Turns a `CliError` of any command into its message and exit code."""
+    """Turns a `CliError` of any command into its message and exit code; imports heavy commands late."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *_HEAVY]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _HEAVY:
+            return super().get_command(ctx, cmd_name)
+        alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+        alone.command(cmd_name)(getattr(importlib.import_module(_HEAVY[cmd_name]), cmd_name))
+        return typer.main.get_command(alone)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -50,7 +67,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-bench_app = typer.Typer(help="Benchmarks on real engines.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Benchmarks of engines under control, and of the control itself.", no_args_is_help=True
+)
 app.add_typer(bench_app, name="bench")
 
 RunDir = Annotated[
@@ -122,7 +141,7 @@ def status(
 @app.command()
 def explain(
     engine: Annotated[str | None, typer.Argument(help="Default: the only one.")] = None,
-    decision: Annotated[int, typer.Argument(min=0, help="A decision's id; 0: the newest.")] = 0,
+    decision: Annotated[int, typer.Option(min=0, help="A decision's id; 0: the newest.")] = 0,
     control_address: ControlAddress = None,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
     as_json: AsJson = False,
@@ -163,6 +182,10 @@ def policy(
     _show(answer, f"{engine}: policy {answer.policy}", as_json)
 
 
+app.command()(record)
+app.command()(profile)
+
+
 @app.command()
 def version(as_json: AsJson = False) -> None:
     """Show the versions of TurboSpec and of what it works with."""
@@ -189,6 +212,12 @@ def demo(ctx: typer.Context) -> None:
 def engine(ctx: typer.Context) -> None:
     """Compare lengths on real SGLang servers; its flags: turbospec bench engine --help."""
     _become("benchmarks.engine", ctx.args)
+
+
+@bench_app.command(context_settings=_PASS_ON)
+def core(ctx: typer.Context) -> None:
+    """Time decisions and observed steps on one core; its flags: turbospec bench core --help."""
+    _become("benchmarks.core", ctx.args)
 
 
 def _service(control_address: str | None, run_dir: Path) -> AdminClient:

@@ -6,10 +6,12 @@ import re
 from typing import Final
 
 from control_service.cli.errors import usage_error
+from control_service.core.policies import spelling
+from control_service.core.validation import InvalidFieldError
 from turbospec.v1 import control_pb2
 
 MODE_FORMS: Final = "off, shadow, canary:P (P per cent, 1 to 99), enforce"
-POLICY_FORMS: Final = "goodput, static:K (always K)"
+POLICY_FORMS: Final = spelling.FORMS
 _PLAIN_MODES: Final = {
     "off": control_pb2.MODE_OFF,
     "shadow": control_pb2.MODE_SHADOW,
@@ -29,9 +31,7 @@ def parse_mode(text: str) -> tuple[control_pb2.Mode, int]:
 
 def parse_policy(text: str) -> tuple[str, dict[str, str]]:
     """The policy's name and parameters, as the service takes them. Raises `CliError`."""
-    if text == "goodput":
-        return text, {}
-    static = re.fullmatch(r"static:(\d+)", text)
-    if static is None:
-        raise usage_error("POLICY", text, POLICY_FORMS)
-    return "static", {"num_steps": static[1]}
+    try:
+        return spelling.parse_policy(text)
+    except InvalidFieldError as error:
+        raise usage_error("POLICY", text, POLICY_FORMS) from error

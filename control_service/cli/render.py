@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from control_service.cli.plain import enum_name
+from control_service.cli.reasons import why
 from turbospec.v1 import admin_pb2, control_pb2
 
 UNKNOWN = "-"
@@ -45,7 +46,7 @@ def engine_rows(engine: admin_pb2.EngineStatus) -> list[tuple[str, str]]:
         ("model", f"{profile.target_model} ({profile.dtype}, {profile.accelerator})"),
         ("algorithm", drafted),
         ("mode", mode_text(engine.mode, engine.canary_percent)),
-        ("policy", f"{engine.policy}, model generation {engine.model_generation}"),
+        ("policy", f"{policy_text(engine)}, model generation {engine.model_generation}"),
         ("length in force", f"{engine.num_steps} of {', '.join(map(str, profile.candidate_num_steps))}"),
         ("batch", f"{engine.batch_size} requests, {engine.context_tokens} tokens of context"),
         ("acceptance rate", percent(engine.acceptance_rate)),
@@ -66,24 +67,51 @@ def decision_view(decision: admin_pb2.ExplainDecisionResponse) -> Group:
     """What was decided and why, and what every other length was expected to do."""
     heading = Text(
         f"{decision.engine_id}, decision {decision.decision_id}: length {decision.num_steps} "
-        f"for step {decision.step_index}, because {decision.reason}\n"
-        f"policy {decision.policy}, model generation {decision.model_generation}, "
-        f"{decision.batch_size} requests, {decision.context_tokens} tokens of context"
+        f"for step {decision.step_index}\n"
+        f"  because   {why(decision)} ({decision.reason})\n"
+        f"  margin    {margin_text(decision)}\n"
+        f"  batch     {decision.batch_size} requests, {decision.context_tokens} tokens of context, "
+        f"{decision.waiting_requests} requests waiting\n"
+        f"  policy    {decision.policy}, model generation {decision.model_generation}"
     )
+    if not decision.candidates:
+        return Group(heading)
     table = Table()
     for title in ("length", "tokens/step", "step, ms", "goodput, tokens/s", "lost against the best"):
         table.add_column(title, justify="right")
     for candidate in decision.candidates:
         chosen = " <" if candidate.num_steps == decision.num_steps else ""
-        error = candidate.goodput_standard_error_tokens_per_s
+        tokens, step_ms = candidate.expected_tokens, candidate.expected_step_s * 1e3
+        goodput = candidate.goodput_tokens_per_s
         table.add_row(
             f"{candidate.num_steps}{chosen}",
-            number(candidate.expected_tokens),
-            number(candidate.expected_step_s * 1e3),
-            f"{number(candidate.goodput_tokens_per_s)} ± {number(error)}",
+            with_error(tokens, tokens * candidate.tokens_standard_error_ratio),
+            with_error(step_ms, step_ms * candidate.step_standard_error_ratio),
+            with_error(goodput, candidate.goodput_standard_error_tokens_per_s),
             percent(candidate.regret_ratio),
         )
-    return Group(heading, table) if decision.candidates else Group(heading)
+    return Group(heading, table)
+
+
+def margin_text(decision: admin_pb2.ExplainDecisionResponse) -> str:
+    """What the length was expected to gain over the best of the others."""
+    if not decision.HasField("margin"):
+        return "not known, the models were not ready"
+    margin = decision.margin
+    return (
+        f"{margin.gain_ratio:+.1%} ± {percent(margin.gain_standard_error_ratio)} against length "
+        f"{margin.runner_up_num_steps}, {margin.gain_standard_errors:+.1f} standard errors"
+    )
+
+
+def with_error(value: float, standard_error: float) -> str:
+    return f"{number(value)} ± {number(standard_error)}"
+
+
+def policy_text(engine: admin_pb2.EngineStatus) -> str:
+    """`static (num_steps=3)`."""
+    parameters = ", ".join(f"{name}={value}" for name, value in sorted(engine.policy_parameters.items()))
+    return f"{engine.policy} ({parameters})" if parameters else engine.policy
 
 
 def mode_text(mode: control_pb2.Mode, canary_percent: int) -> str:

@@ -4,7 +4,14 @@ A request that proposed k drafts and had m of them accepted says: positions 1..m
 accepted, position m+1 rejected if m < k, and nothing about positions beyond
 min(m+1, k). Accepted / proposed is not used anywhere: it depends on the length.
 
-Two Beta counters a position: a slow one that gives the estimate, and a fast one
+The first position is told apart by what came before. Accepted runs go on: a step that
+follows one with every draft accepted starts inside such a run, and shorter lengths start
+inside runs more often. One rate for both would credit to the length what is due to the
+text: learned at length 7 it underrates length 1 by up to 7 % on n-gram drafts. How often
+a step starts inside a run follows from the length itself, as the stationary share of a
+two-state chain; so acceptance learned at one length holds for the others, within 2 %.
+
+Two Beta counters a rate: a slow one that gives the estimate, and a fast one
 that replaces it when the two disagree beyond chance, so that a steady load is
 estimated tightly and a change of load is followed within tens of steps.
 """
@@ -12,6 +19,8 @@ estimated tightly and a change of load is followed within tens of steps.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -35,14 +44,18 @@ FIRST_POSITION_PRIOR = 0.6
 FIRST_POSITION_STRENGTH = 2.0
 # Later positions lean on the rate just before them.
 NEXT_POSITION_STRENGTH = 4.0
+# How runs go on is much the same everywhere: the factor on it is believed to be near 1.
+INSIDE_STRENGTH = 30.0
+RATE_MAX = 0.995
 
 
 class AcceptanceTable(NamedTuple):
-    """Estimates frozen at a refit.
+    """Estimates frozen at a refit; L is the largest length.
 
-    rate, variance: [length_max] conditional acceptance of position j+1 and its variance.
-    tokens: [length_max + 1] expected tokens a request and step when running that length.
-    gradient: [length_max + 1, length_max] d tokens / d rate.
+    rate: [L + 1] conditional acceptance of position j + 1, the first position's after a rejection;
+    last, how much more a step accepts inside a run than `_inside_rate` says by itself (a factor).
+    variance: [L + 1] of those. tokens: [L + 1] expected tokens a request and step when running each
+    length. gradient: [L + 1, L + 1] d tokens / d rate.
     """
 
     rate: FloatArray
@@ -51,8 +64,14 @@ class AcceptanceTable(NamedTuple):
     gradient: FloatArray
 
     def standard_error(self, num_steps: int) -> float:
-        """Standard error of tokens[num_steps] (delta method, positions independent)."""
+        """Standard error of tokens[num_steps] (delta method, rates independent)."""
         return math.sqrt(float(self.gradient[num_steps] ** 2 @ self.variance))
+
+    def first_rate(self, num_steps: int, *, after_full_accept: bool) -> float:
+        """Acceptance of the first position when running `num_steps`, 1 at least."""
+        if not after_full_accept:
+            return float(self.rate[0])
+        return _bounded(float(self.rate[-1]) * _inside_rate(self.rate[:-1].tolist(), num_steps)[0])
 
 
 class AcceptanceModel:
@@ -61,63 +80,125 @@ class AcceptanceModel:
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
         self._clock = 0
-        self._seen_at = [0] * length_max
-        self._slow = [[0.0, 0.0] for _ in range(length_max)]
-        self._fast = [[0.0, 0.0] for _ in range(length_max)]
+        # By position, and last the first position after a full accept.
+        self._seen_at = [0] * (length_max + 1)
+        self._slow = [[0.0, 0.0] for _ in range(length_max + 1)]
+        self._fast = [[0.0, 0.0] for _ in range(length_max + 1)]
+        # By length: how many of the last counts came from steps of that length.
+        self._inside_by_length = [0.0] * (length_max + 1)
 
     @property
     def observed_positions(self) -> int:
         """How many leading positions have ever been observed."""
-        for position, (accepted, rejected) in enumerate(self._slow):
+        for position, (accepted, rejected) in enumerate(self._slow[:-1]):
             if accepted + rejected == 0.0:
                 return position
         return self._length_max
 
-    def observe(self, num_steps: int, accepted_drafts: tuple[int, ...]) -> None:
-        """Learn one step: `num_steps` were proposed to every request, these many were accepted."""
+    def observe(
+        self, num_steps: int, accepted_drafts: Sequence[int], after_full_accept: Sequence[bool] = ()
+    ) -> None:
+        """Learn one step: `num_steps` were proposed to every request, these many were accepted.
+
+        after_full_accept: for which requests the step before had accepted all; empty for none.
+        """
         self._clock += 1
-        if not accepted_drafts:
+        if not accepted_drafts or num_steps == 0:
             return
-        alive = len(accepted_drafts)
-        for position in range(num_steps):
+        drafted, rejected = len(accepted_drafts), accepted_drafts.count(0)
+        if True in after_full_accept:
+            inside = tuple(compress(accepted_drafts, after_full_accept))
+            missed = inside.count(0)
+            keep = self._count(self._length_max, len(inside) - missed, missed)
+            self._inside_by_length = [count * keep for count in self._inside_by_length]
+            self._inside_by_length[num_steps] += len(inside)
+            self._count(0, drafted - len(inside) - (rejected - missed), rejected - missed)
+        else:
+            self._count(0, drafted - rejected, rejected)
+        alive = drafted - rejected
+        for position in range(1, num_steps):
             if alive == 0:
                 break
-            kept = sum(1 for count in accepted_drafts if count > position)
-            self._count(position, kept, alive - kept)
-            alive = kept
+            rejected = accepted_drafts.count(position)
+            alive -= rejected
+            self._count(position, alive, rejected)
 
     def table(self) -> AcceptanceTable:
-        """Estimates of every position, unobserved ones extrapolated."""
+        """Estimates of every rate, unobserved ones extrapolated."""
         size = self._length_max
-        rate, variance = np.empty(size), np.empty(size)
+        if size == 0:
+            return AcceptanceTable(np.ones(1), np.zeros(1), np.ones(1), np.zeros((1, 1)))
+        rate, variance = np.empty(size + 1), np.empty(size + 1)
         prior, strength = FIRST_POSITION_PRIOR, FIRST_POSITION_STRENGTH
-        for position, (accepted, rejected) in enumerate(self._slow):
-            total = accepted + rejected + strength
-            mean = (accepted + strength * prior) / total
-            rate[position] = mean
-            variance[position] = OVERDISPERSION * mean * (1.0 - mean) / (total + 1.0)
-            prior, strength = mean, NEXT_POSITION_STRENGTH
+        for place in range(size):
+            rate[place], variance[place] = _posterior(self._slow[place], prior, strength)
+            if place == 0:
+                prior, strength = self._second_position_prior(float(rate[0]))
+            else:
+                prior, strength = float(rate[place]), NEXT_POSITION_STRENGTH
+        expected = self._inside_expected(rate[:size].tolist())
+        inside, inside_variance = _posterior(self._slow[size], expected, INSIDE_STRENGTH)
+        rate[size], variance[size] = inside / expected, inside_variance / expected**2
         return _table(rate, variance)
 
     def positions(self) -> tuple[PositionEstimate, ...]:
-        """Counts and estimates for an operator."""
+        """Counts and estimates for an operator: by position, and last the first one after a full accept."""
+        if self._length_max == 0:
+            return ()
         table = self.table()
+        expected = self._inside_expected(table.rate[:-1].tolist())
+        scale = [1.0] * self._length_max + [expected]
         return tuple(
             PositionEstimate(
-                position=index + 1,
+                position=index % self._length_max + 1,
+                after_full_accept=index == self._length_max,
                 accepted=counts[0],
                 rejected=counts[1],
-                probability=float(table.rate[index]),
-                standard_error=math.sqrt(float(table.variance[index])),
+                probability=min(float(table.rate[index]) * scale[index], 1.0),
+                standard_error=math.sqrt(float(table.variance[index])) * scale[index],
             )
             for index, counts in enumerate(self._slow)
         )
 
-    def _count(self, position: int, accepted: int, rejected: int) -> None:
-        elapsed = self._clock - self._seen_at[position]
-        self._seen_at[position] = self._clock
-        slow, fast = self._slow[position], self._fast[position]
-        _forget(slow, math.exp(-elapsed / SLOW_WINDOW_STEPS), KEPT_COUNT)
+    def _second_position_prior(self, first: float) -> tuple[float, float]:
+        """What is believed of the second position before it is observed: mean and strength.
+
+        Where drafts are accepted at all they tend to go on being accepted; and what follows a full
+        accept tells how well runs go on, even at length 1, which never tries a second position.
+        """
+        accepted, rejected = self._slow[self._length_max]
+        seen = accepted + rejected
+        belief, weight = (first + FIRST_POSITION_PRIOR) / 2.0, NEXT_POSITION_STRENGTH / 2.0
+        if seen == 0.0:
+            return belief, weight
+        # The root of x * x + (1 - x) * first = rate inside a run: `_inside_rate` with like positions.
+        inside = max(accepted / seen - first, 0.0)
+        implied = min((first + math.sqrt(first * first + 4.0 * inside)) / 2.0, RATE_MAX)
+        told = INSIDE_STRENGTH / 4.0 * seen / (seen + INSIDE_STRENGTH)
+        return (weight * belief + told * implied) / (weight + told), weight + told
+
+    def _inside_expected(self, rates: list[float]) -> float:
+        """What `_inside_rate` says of the steps that were counted, by their lengths."""
+        total = sum(self._inside_by_length)
+        if total == 0.0:
+            return _inside_rate(rates, self._length_max)[0]
+        return (
+            sum(
+                count * _inside_rate(rates, length)[0]
+                for length, count in enumerate(self._inside_by_length)
+                if count
+            )
+            / total
+        )
+
+    def _count(self, place: int, accepted: int, rejected: int) -> float:
+        """Count outcomes of one rate; returns the share of the counts before them that was kept."""
+        if accepted + rejected == 0:
+            return 1.0
+        elapsed = self._clock - self._seen_at[place]
+        self._seen_at[place] = self._clock
+        slow, fast = self._slow[place], self._fast[place]
+        keep = _forget(slow, math.exp(-elapsed / SLOW_WINDOW_STEPS), KEPT_COUNT)
         _forget(fast, math.exp(-elapsed / FAST_WINDOW_STEPS), 0.0)
         for counts in (slow, fast):
             counts[0] += accepted
@@ -125,15 +206,24 @@ class AcceptanceModel:
         if _disagree(slow, fast):
             _forget(fast, 0.0, CHANGE_KEPT_COUNT)
             slow[0], slow[1] = fast[0], fast[1]
+        return keep
 
 
-def _forget(counts: list[float], factor: float, kept: float) -> None:
+def _posterior(counts: list[float], prior: float, strength: float) -> tuple[float, float]:
+    """Mean and variance of a rate."""
+    total = counts[0] + counts[1] + strength
+    mean = (counts[0] + strength * prior) / total
+    return mean, OVERDISPERSION * mean * (1.0 - mean) / (total + 1.0)
+
+
+def _forget(counts: list[float], factor: float, kept: float) -> float:
     total = counts[0] + counts[1]
     if total <= kept:
-        return
+        return 1.0
     factor = max(factor, kept / total)
     counts[0] *= factor
     counts[1] *= factor
+    return factor
 
 
 def _disagree(slow: list[float], fast: list[float]) -> bool:
@@ -146,13 +236,56 @@ def _disagree(slow: list[float], fast: list[float]) -> bool:
     return abs(fast[0] / count - rate) > CHANGE_Z * spread
 
 
+def _inside_rate(rates: list[float], num_steps: int) -> tuple[float, int, int]:
+    """First position's acceptance after a full accept of `num_steps`, if runs were all there is.
+
+    The token that follows the accepted drafts was not drafted. Had it been, it would have been
+    accepted with the next position's rate, and the step goes on with the one after that; else it
+    starts afresh. Returns the rate and the indices of those two rates.
+    """
+    last = len(rates) - 1
+    bonus, after = min(num_steps, last), min(num_steps + 1, last)
+    return rates[bonus] * rates[after] + (1.0 - rates[bonus]) * rates[0], bonus, after
+
+
+def _bounded(rate: float) -> float:
+    return min(rate, RATE_MAX)
+
+
 def _table(rate: FloatArray, variance: FloatArray) -> AcceptanceTable:
-    size = len(rate)
-    survival = np.cumprod(rate)
-    tokens = np.concatenate(([1.0], 1.0 + np.cumsum(survival)))
-    # d tokens[k] / d rate[j] = sum_{i=j..k} survival[i] / rate[j]; rates are positive by their prior.
-    gradient = np.zeros((size + 1, size))
+    """Tokens of every length, and their derivatives.
+
+    With c and h the first position's rates after a rejection and after a full accept, and for
+    length k: G the product and T one plus the sum of products of the later positions' rates,
+    a step accepts all with probability cG or hG. The chain spends the share s = cG / (1 - hG + cG)
+    of its steps after a full accept, so tokens = 1 + T (c + s (h - c)). Rates are positive by their priors.
+    """
+    size = len(rate) - 1
+    rates, factor = rate[:size].tolist(), float(rate[size])
+    fresh = rates[0]
+    tokens, gradient = np.ones(size + 1), np.zeros((size + 1, size + 1))
+    products = np.cumprod(rate[1:size])
     for length in range(1, size + 1):
-        tail = np.cumsum(survival[:length][::-1])[::-1]
-        gradient[length, :length] = tail / rate[:length]
-    return AcceptanceTable(rate, variance, tokens, gradient)
+        alone, bonus, after = _inside_rate(rates, length)
+        inside = _bounded(factor * alone)
+        reach = products[: length - 1]
+        everything = float(reach[-1]) if length > 1 else 1.0
+        tail = 1.0 + float(reach.sum())
+        scale = 1.0 + (fresh - inside) * everything
+        share = fresh * everything / scale
+        lead = inside - fresh
+        first = fresh + share * lead
+        tokens[length] = 1.0 + tail * first
+        row = gradient[length]
+        row[0] = tail * (1.0 - share + lead * everything * (1.0 - inside * everything) / scale**2)
+        # d T / d rate[j] = sum of the products that contain it, over it; d G / d rate[j] = G / rate[j].
+        contained = np.cumsum(reach[::-1])[::-1]
+        row[1:length] = (first * contained + tail * lead * fresh * everything / scale**2) / rate[1:length]
+        by_inside = tail * (share + lead * fresh * everything**2 / scale**2)
+        if inside < RATE_MAX:
+            row[size] += by_inside * alone
+            row[bonus] += by_inside * factor * (rates[after] - fresh)
+            row[after] += by_inside * factor * rates[bonus]
+            row[0] += by_inside * factor * (1.0 - rates[bonus])
+    # A longer draft never commits less; two rates that are far apart may make the chain say so.
+    return AcceptanceTable(rate, variance, np.maximum.accumulate(tokens), gradient)

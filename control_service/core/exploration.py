@@ -10,7 +10,7 @@ import numpy as np
 
 from control_service.core.forecast import BatchForecast
 
-COLD_BURST_STEPS = 5
+COLD_BURST_STEPS = 3
 COLD_LENGTHS_MAX = 6
 # Steps to wait for telemetry before the tour is run again; doubles each time.
 COLD_PATIENCE_STEPS = 64
@@ -136,7 +136,9 @@ class Prober:
             backoff.interval_steps = BACKOFF_START_STEPS
         limit = BLIND_BACKOFF_MAX_STEPS if forecast.lengths[incumbent] == 0 else BACKOFF_MAX_STEPS
         backoff.next_step_index = step_index + backoff.interval_steps
-        backoff.interval_steps = min(2 * backoff.interval_steps, limit)
+        if gain <= 0.0:
+            # One that is expected to be better costs nothing to look at, and is not put off for long.
+            backoff.interval_steps = min(2 * backoff.interval_steps, limit)
         backoff.judged_gain = gain
         self._active = Probe(forecast.lengths[rival], step_index, step_index + PROBE_STEPS - 1)
         return self._active

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
@@ -108,17 +106,18 @@ class BatchForecast:
         """The same as plain values."""
         rate = self._tokens / self.seconds
         relative = np.sqrt(self._time_variance + self._token_variance)
-        columns = (self._tokens, self.seconds, rate, rate * relative)
+        columns = (
+            self._tokens,
+            self.seconds,
+            rate,
+            rate * relative,
+            np.sqrt(self._token_variance),
+            np.sqrt(self._time_variance),
+            self.gains(self.best)[1],
+        )
         return tuple(
             Prediction(length, *values)
             for length, values in zip(
                 self.lengths, zip(*(c.tolist() for c in columns), strict=True), strict=True
             )
         )
-
-
-def regret_ratio(goodput: float, best_goodput: float) -> float:
-    """Share of the best goodput that a length loses."""
-    return (
-        max(0.0, 1.0 - goodput / best_goodput) if best_goodput > 0.0 and math.isfinite(best_goodput) else 0.0
-    )

@@ -15,7 +15,7 @@ from control_service.core.guard import Guard
 from control_service.core.policy import ModelView, merge_tiers, tier_sizes
 from control_service.core.types import Choice, EngineProfile, Prediction, StepObservation, StepQuery, Tier
 
-SWITCH_Z = 1.0
+SWITCH_Z = 0.5
 MIN_GAIN = 0.01
 # Right after a switch the evidence to switch again must be this much stronger, fading.
 REMORSE = 4.0

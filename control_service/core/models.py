@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 from control_service.core.acceptance import AcceptanceModel
 from control_service.core.buckets import BatchBuckets
 from control_service.core.forecast import Forecaster
@@ -25,14 +27,12 @@ class EngineModels:
 
     def observe(self, step: StepObservation) -> float | None:
         """Learn one step; returns the relative error of its predicted time, if one was predicted."""
-        if any(step.first_step):
-            pairs = list(zip(step.accepted_drafts, step.first_step, strict=True))
-            self.acceptance.observe(step.num_steps, tuple(count for count, first in pairs if not first))
-            self.first_step_acceptance.observe(
-                step.num_steps, tuple(count for count, first in pairs if first)
-            )
-        else:
-            self.acceptance.observe(step.num_steps, step.accepted_drafts)
+        accepted, inside = step.accepted_drafts, step.after_full_accept
+        if True in step.first_step:
+            later = [not first for first in step.first_step]
+            self.first_step_acceptance.observe(step.num_steps, tuple(compress(accepted, step.first_step)))
+            accepted, inside = tuple(compress(accepted, later)), tuple(compress(inside, later))
+        self.acceptance.observe(step.num_steps, accepted, inside)
         return self.step_time.observe(step)
 
     def refit(self) -> None:

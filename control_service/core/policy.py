@@ -1,4 +1,4 @@
-"""The interface of policies, and the simplest one."""
+"""The interface of policies, and what they share."""
 
 from __future__ import annotations
 
@@ -40,24 +40,11 @@ class Policy(Protocol):
         ...
 
 
-class StaticPolicy:
-    """One length, whatever happens."""
-
-    name = "static"
-
-    def __init__(self, num_steps: int, max_running_requests: int) -> None:
-        self.num_steps = num_steps
-        self._tiers = (Tier(max_running_requests, num_steps),)
-
-    def choose(self, query: StepQuery, view: ModelView) -> Choice:
-        """Always the same; predictions come along where the models are ready."""
-        predictions: tuple[Prediction, ...] = ()
-        if view.forecaster is not None:
-            predictions = view.forecaster.batch(query.batch_size, query.context_tokens).predictions()
-        return Choice(self.num_steps, "static", self._tiers, predictions)
-
-    def observe(self, step: StepObservation, view: ModelView) -> None:
-        """Nothing to learn."""
+def forecast_predictions(query: StepQuery, view: ModelView) -> tuple[Prediction, ...]:
+    """What every length would do for the batch at hand; none while the models are not ready."""
+    if view.forecaster is None:
+        return ()
+    return view.forecaster.batch(query.batch_size, query.context_tokens).predictions()
 
 
 def merge_tiers(lengths_by_size: list[tuple[int, int]]) -> tuple[Tier, ...]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from control_service.core.goodput import GoodputPolicy
 from control_service.core.models import EngineModels
-from control_service.core.policy import Policy, StaticPolicy
+from control_service.core.policies.make import make_policy
 from control_service.core.session import EngineSession, LeaseTerms
 from control_service.core.types import EngineProfile, Mode
-from control_service.core.validation import InvalidFieldError, check_profile
+from control_service.core.validation import check_profile
 
-MAX_PARAMETERS = 16
+__all__ = ["EngineEntry", "EngineRegistry", "FencedEpochError", "TooManyEnginesError", "make_policy"]
 
 
 class FencedEpochError(Exception):
@@ -36,41 +36,6 @@ class EngineEntry:
         return self.stream_id is not None
 
 
-def make_policy(name: str, parameters: dict[str, str], profile: EngineProfile) -> Policy:
-    """The policy an operator named. Raises InvalidFieldError."""
-    if len(parameters) > MAX_PARAMETERS:
-        raise InvalidFieldError("parameters", len(parameters), f"at most {MAX_PARAMETERS}")
-    factory = _FACTORIES.get(name)
-    if factory is None:
-        raise InvalidFieldError("policy", name, f"one of {sorted(_FACTORIES)}")
-    return factory(dict(parameters), profile)
-
-
-def _goodput(parameters: dict[str, str], profile: EngineProfile) -> Policy:
-    _no_more(parameters, "goodput")
-    return GoodputPolicy(profile)
-
-
-def _static(parameters: dict[str, str], profile: EngineProfile) -> Policy:
-    text = parameters.pop("num_steps", "")
-    _no_more(parameters, "static")
-    allowed = f"one of the candidates {profile.candidate_num_steps}"
-    if not text.isascii() or not text.isdigit() or int(text) not in profile.candidate_num_steps:
-        raise InvalidFieldError("parameters.num_steps", text, allowed)
-    return StaticPolicy(int(text), profile.max_running_requests)
-
-
-def _no_more(parameters: dict[str, str], policy: str) -> None:
-    if parameters:
-        raise InvalidFieldError("parameters", sorted(parameters), f"parameters of policy {policy}")
-
-
-_FACTORIES: dict[str, Callable[[dict[str, str], EngineProfile], Policy]] = {
-    "goodput": _goodput,
-    "static": _static,
-}
-
-
 class EngineRegistry:
     """All engines known to this service; the only owner of sessions."""
 
@@ -90,23 +55,31 @@ class EngineRegistry:
         """The entry of an engine, if it is known."""
         return self._entries.get(engine_id)
 
-    def attach(self, profile: EngineProfile, stream_id: int) -> EngineEntry:
+    def has_models(self, profile: EngineProfile) -> bool:
+        """Whether this engine is known with the same profile, so that its models live on."""
+        entry = self._entries.get(profile.engine_id)
+        return entry is not None and entry.session.profile_hash == profile.learned_key()
+
+    def attach(
+        self, profile: EngineProfile, stream_id: int, models: EngineModels | None = None
+    ) -> EngineEntry:
         """A stream introduces itself; it takes the engine over from an earlier stream or epoch.
 
+        `models`, of the same profile, are what an engine begins with that has none here.
         Raises InvalidFieldError, FencedEpochError or TooManyEnginesError.
         """
         check_profile(profile)
         entry = self._entries.get(profile.engine_id)
         if entry is None:
             self._make_room()
-            entry = EngineEntry(self._new_session(profile, None))
+            entry = EngineEntry(self._new_session(profile, None, models))
         elif profile.epoch < entry.session.profile.epoch:
             raise FencedEpochError(
                 f"epoch {profile.epoch} of engine {profile.engine_id!r} is fenced:"
                 f" epoch {entry.session.profile.epoch} owns it"
             )
         elif profile.epoch > entry.session.profile.epoch:
-            entry.session = self._new_session(profile, entry.session)
+            entry.session = self._new_session(profile, entry.session, models)
         elif profile != entry.session.profile:
             raise FencedEpochError(
                 f"epoch {profile.epoch} of engine {profile.engine_id!r} is already known with another profile"
@@ -123,19 +96,21 @@ class EngineRegistry:
         if entry is not None and entry.stream_id == stream_id:
             entry.stream_id = None
 
-    def _new_session(self, profile: EngineProfile, before: EngineSession | None) -> EngineSession:
+    def _new_session(
+        self, profile: EngineProfile, before: EngineSession | None, models: EngineModels | None
+    ) -> EngineSession:
         same = before is not None and before.profile_hash == profile.learned_key()
         session = EngineSession(
             profile,
             mode=before.mode if before is not None else self._mode,
             policy=GoodputPolicy(profile),
-            models=before.models if before is not None and same else EngineModels(profile),
+            models=before.models if before is not None and same else models or EngineModels(profile),
             terms=self._terms,
         )
         if before is not None:
             session.canary_percent = before.canary_percent
             if same and not isinstance(before.policy, GoodputPolicy):
-                session.policy = before.policy
+                session.set_policy(before.policy, before.policy_parameters)
         return session
 
     def _make_room(self) -> None:

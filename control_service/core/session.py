@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from control_service.core.counters import EngineCounters
@@ -44,6 +44,8 @@ class EngineSession:
         self.mode = mode
         self.canary_percent = 0
         self.policy = policy
+        # As the operator gave them, so that a policy can be put back.
+        self.policy_parameters: dict[str, str] = {}
         self.models = models
         self.counters = EngineCounters(profile.candidate_num_steps[-1])
         self.decisions: deque[Decision] = deque(maxlen=terms.decisions_kept)
@@ -115,9 +117,10 @@ class EngineSession:
         self.canary_percent = canary_percent
         self.on_change()
 
-    def set_policy(self, policy: Policy) -> None:
-        """Who decides, at once."""
+    def set_policy(self, policy: Policy, parameters: Mapping[str, str] | None = None) -> None:
+        """Who decides, at once; `parameters` are what the policy was made of, if anything."""
         self.policy = policy
+        self.policy_parameters = dict(parameters or {})
         self.on_change()
 
     def decision(self, decision_id: int) -> Decision | None:

@@ -92,11 +92,15 @@ class StepTimeFit(NamedTuple):
         return np.asarray(base * np.maximum(factor, FACTOR_MIN))
 
 
-def fit_step_times(samples: SampleArrays, lengths: FloatArray, bucket_count: int) -> StepTimeFit | None:
-    """Fit all samples; None if the result is not physical (a step priced at next to nothing)."""
+def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray) -> StepTimeFit | None:
+    """Fit all samples; lengths [K], sizes [M] upper bounds of the buckets.
+
+    None if the result is not physical (a step priced at next to nothing).
+    """
     length = lengths[samples.length_index]
     cell = samples.bucket_index * len(lengths) + samples.length_index
-    cell_count = bucket_count * len(lengths)
+    shape = (len(sizes), len(lengths))
+    cell_count = shape[0] * shape[1]
     age_weight = np.maximum(np.exp2(-samples.age_steps / AGE_HALF_LIFE_STEPS), AGE_WEIGHT_MIN)
     features = _features(length, samples.paid_size, samples.context_tokens)
     coefficients = _backbone(features, samples.seconds, age_weight, cell, cell_count)
@@ -104,7 +108,6 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, bucket_count: int
     if not np.all(np.isfinite(predicted)) or not np.all(predicted > 0.0):
         return None
     cells = _cells(samples, samples.seconds / predicted - 1.0, age_weight, cell, cell_count)
-    shape = (bucket_count, len(lengths))
     speculating = (lengths > 0).astype(np.float64)
     constant, fixed, request, step, request_step, context, fixed_context = coefficients
     center = np.where(cells.weight > 0.0, cells.center, 1.0).reshape(shape)
@@ -124,7 +127,7 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, bucket_count: int
     least = fit.length_terms + fit.request_terms
     if float(least.min()) < LEAST_SHARE * _median(samples.seconds):
         return None
-    return _shrink(fit, cells, shape)
+    return _shrink(fit, cells, sizes)
 
 
 class _Cells(NamedTuple):
@@ -207,8 +210,9 @@ def _cells(
     return _Cells(total, mean, slope, center, spread)
 
 
-def _shrink(fit: StepTimeFit, cells: _Cells, shape: tuple[int, int]) -> StepTimeFit:
+def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray) -> StepTimeFit:
     """Pull every cell toward its bucket and every bucket toward the backbone."""
+    shape = fit.weight.shape
     mean, weight = cells.mean.reshape(shape), fit.weight
     noise = NOISE_INFLATION * cells.spread**2
     visited = weight > 0.0
@@ -222,10 +226,10 @@ def _shrink(fit: StepTimeFit, cells: _Cells, shape: tuple[int, int]) -> StepTime
     precision = prior_precision + weight / noise
     pull = (weight / noise) / precision
     correction = np.where(visited, bucket + pull * (mean - bucket), bucket)
-    backbone_slope = fit.context_terms[None, :] * fit.context_center
-    base = fit.length_terms[None, :] + backbone_slope
-    # The price must not fall as context grows.
-    lowest = -(1.0 + correction) * backbone_slope / np.maximum(base, 1e-12)
+    # The price must not fall as context grows, up to the twice of the centre where the slope ends.
+    by_context = fit.context_terms[None, :] * fit.context_center
+    rest = fit.length_terms[None, :] + fit.request_terms[None, :] * sizes[:, None]
+    lowest = -(1.0 + correction) * by_context / np.maximum(3.0 * by_context + rest, 1e-12)
     slope = np.where(visited, np.maximum(cells.slope.reshape(shape), lowest), 0.0)
     return fit._replace(correction=correction, context_correction=slope, variance=1.0 / precision)
 

@@ -82,7 +82,7 @@ class StepTimeModel:
         fit = fit_step_times(
             self._samples.arrays(self._clock),
             np.array(self._lengths, dtype=np.float64),
-            len(self._buckets.sizes),
+            np.array(self._buckets.sizes, dtype=np.float64),
         )
         if fit is None:
             self.not_ready_reason = "the fit prices a step at next to nothing"

@@ -75,6 +75,8 @@ class StepObservation(NamedTuple):
     decision_wait_us: float
     control_us: float
     dropped_records: int
+    # By request: the step before it that drafted had every draft accepted. Empty if that is not known.
+    after_full_accept: tuple[bool, ...] = ()
 
     @property
     def changed_length(self) -> bool:
@@ -105,13 +107,20 @@ class Lease:
 
 
 class Prediction(NamedTuple):
-    """What one candidate length would do for a batch."""
+    """What one candidate length would do for a batch.
+
+    Standard errors as ratios: of tokens, of seconds, and of the difference to the length with the highest
+    goodput. The last is smaller than the lengths' own errors suggest: what they share cancels.
+    """
 
     num_steps: int
     expected_tokens: float
     expected_step_s: float
     goodput_tokens_per_s: float
     goodput_standard_error_tokens_per_s: float
+    tokens_standard_error_ratio: float
+    step_standard_error_ratio: float
+    gap_standard_error_ratio: float
 
 
 class Choice(NamedTuple):
@@ -142,9 +151,13 @@ class Decision(NamedTuple):
 
 
 class PositionEstimate(NamedTuple):
-    """P(draft at `position` accepted | all before it accepted), as Beta counts."""
+    """P(draft at `position` accepted | all before it accepted), as Beta counts.
+
+    The first position is listed twice: after a rejection, and after a step with every draft accepted.
+    """
 
     position: int
+    after_full_accept: bool
     accepted: float
     rejected: float
     probability: float

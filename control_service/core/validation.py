@@ -112,12 +112,9 @@ def rejection_cause(step: StepObservation, profile: EngineProfile) -> str | None
         return "previous_num_steps"
     if not math.isfinite(step.duration_s) or not 0.0 < step.duration_s <= MAX_STEP_SECONDS:
         return "duration"
-    if len(step.accepted_drafts) != step.batch_size or not all(
-        0 <= count <= step.num_steps for count in step.accepted_drafts
-    ):
-        return "accepted_drafts"
-    if len(step.first_step) != step.batch_size:
-        return "first_step"
+    cause = _cause_by_request(step)
+    if cause is not None:
+        return cause
     if step.source not in SOURCES:
         return "decision_source"
     if step.waiting_requests < 0 or step.dropped_records < 0 or step.decision_id < 0:
@@ -125,6 +122,18 @@ def rejection_cause(step: StepObservation, profile: EngineProfile) -> str | None
     for value in (step.control_us, step.decision_wait_us):
         if not math.isfinite(value) or not 0.0 <= value <= MAX_MICROSECONDS:
             return "control_times"
+    return None
+
+
+def _cause_by_request(step: StepObservation) -> str | None:
+    accepted = step.accepted_drafts
+    if len(accepted) != step.batch_size or min(accepted) < 0 or max(accepted) > step.num_steps:
+        return "accepted_drafts"
+    if len(step.first_step) != step.batch_size:
+        return "first_step"
+    # Empty where an engine does not know it.
+    if step.after_full_accept and len(step.after_full_accept) != step.batch_size:
+        return "after_full_accept"
     return None
 
 

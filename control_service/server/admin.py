@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import NoReturn, TypeAlias
 
 import grpc
@@ -17,6 +17,8 @@ from control_service.server.convert import (
     models_to_proto,
     status_to_proto,
 )
+from control_service.server.watch import StepWatchers, TooManyWatchersError, WatchedStep
+from control_service.server.wire import observed_step_to_proto, profile_to_proto
 from turbospec.v1 import admin_pb2, admin_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
@@ -26,8 +28,16 @@ _log = structlog.get_logger(__name__)
 class AdminServicer(admin_pb2_grpc.SpeculationAdminServiceServicer):
     """Reads sessions, and sets their mode and policy."""
 
-    def __init__(self, registry: EngineRegistry, *, version: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        registry: EngineRegistry,
+        watchers: StepWatchers,
+        *,
+        version: str,
+        clock: Callable[[], float],
+    ) -> None:
         self._registry = registry
+        self._watchers = watchers
         self._version = version
         self._clock = clock
         self._started_s = clock()
@@ -87,17 +97,43 @@ class AdminServicer(admin_pb2_grpc.SpeculationAdminServiceServicer):
             policy = make_policy(request.policy, dict(request.parameters), entry.session.profile)
         except InvalidFieldError as error:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        entry.session.set_policy(policy)
+        entry.session.set_policy(policy, request.parameters)
         _log.info(
             "policy_set", engine_id=request.engine_id, policy=policy.name, parameters=dict(request.parameters)
         )
         return admin_pb2.SetPolicyResponse(policy=policy.name)
+
+    async def WatchSteps(
+        self, request: admin_pb2.WatchStepsRequest, context: Context
+    ) -> AsyncIterator[admin_pb2.WatchStepsResponse]:
+        """Until the caller or the service ends it."""
+        if request.engine_id:
+            await self._entry(request.engine_id, context)
+        introduced: set[tuple[str, int]] = set()
+        try:
+            with self._watchers.watching(request.engine_id) as watcher:
+                async for turn in watcher.turns():
+                    yield _watched_to_proto(turn, introduced, watcher.dropped_total)
+        except TooManyWatchersError as error:
+            await _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
 
     async def _entry(self, engine_id: str, context: Context) -> EngineEntry:
         entry = self._registry.get(engine_id)
         if entry is None:
             await _abort(context, grpc.StatusCode.NOT_FOUND, f"engine_id: {engine_id!r} is not known")
         return entry
+
+
+def _watched_to_proto(
+    turn: list[WatchedStep], introduced: set[tuple[str, int]], dropped_total: int
+) -> admin_pb2.WatchStepsResponse:
+    response = admin_pb2.WatchStepsResponse(dropped_total=dropped_total)
+    for profile, step in turn:
+        if (profile.engine_id, profile.epoch) not in introduced:
+            introduced.add((profile.engine_id, profile.epoch))
+            response.engines.append(profile_to_proto(profile))
+        response.steps.append(observed_step_to_proto(profile.engine_id, profile.epoch, step))
+    return response
 
 
 async def _abort(context: Context, code: grpc.StatusCode, details: str) -> NoReturn:

@@ -21,10 +21,13 @@ from control_service.core.types import Mode
 from control_service.server.address import Address, AddressError, parse_addresses, prepare_unix_socket
 from control_service.server.admin import AdminServicer
 from control_service.server.decide import DecideServicer
+from control_service.server.learned import LearnedKeeper
 from control_service.server.metrics import MetricsEndpoint, ServiceCollector
 from control_service.server.trace import SERVICE_NAME as TRACE_SERVICE_NAME
 from control_service.server.trace import TraceServicer
+from control_service.server.watch import StepWatchers
 from control_service.settings import ServiceSettings
+from control_service.store.sqlite import SqliteStore
 from turbospec.v1 import admin_pb2, admin_pb2_grpc, control_pb2, control_pb2_grpc
 
 CONTROL_SERVICE_NAME = control_pb2.DESCRIPTOR.services_by_name["SpeculationControlService"].full_name
@@ -49,10 +52,16 @@ class ControlService:
             ),
         )
         self._version = version("turbospec")
-        self._decide = DecideServicer(
-            self.registry, streams_max=settings.streams_max, clock=time.perf_counter
+        self._watchers = StepWatchers()
+        self._learned = LearnedKeeper(
+            SqliteStore(Path(settings.store)) if settings.store else None,
+            self.registry,
+            save_interval_s=settings.store_save_interval_s,
         )
-        self._trace = TraceServicer(self.registry)
+        self._decide = DecideServicer(
+            self.registry, self._learned, streams_max=settings.streams_max, clock=time.perf_counter
+        )
+        self._trace = TraceServicer(self.registry, self._watchers)
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
         self._metrics: MetricsEndpoint | None = None
@@ -81,13 +90,16 @@ class ControlService:
         except BaseException:
             await self.stop()
             raise
+        self._learned.start()
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self) -> None:
-        """Health first, so that nobody new comes; then streams, metrics and the socket files."""
+        """Health first, so that nobody new comes; then streams, what was learned, metrics, socket files."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._decide.close()
+        self._watchers.close()
         await self._server.stop(self._settings.shutdown_grace_s)
+        await self._learned.stop()
         if self._metrics is not None:
             # In a thread: a scrape under way still needs this loop.
             await asyncio.to_thread(self._metrics.close)
@@ -106,7 +118,8 @@ class ControlService:
         )
         control_pb2_grpc.add_SpeculationControlServiceServicer_to_server(self._decide, server)
         admin_pb2_grpc.add_SpeculationAdminServiceServicer_to_server(
-            AdminServicer(self.registry, version=self._version, clock=time.perf_counter), server
+            AdminServicer(self.registry, self._watchers, version=self._version, clock=time.perf_counter),
+            server,
         )
         server.add_generic_rpc_handlers((self._trace.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

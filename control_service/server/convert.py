@@ -3,56 +3,11 @@
 from __future__ import annotations
 
 from control_service.core.counters import QuantileSummary
-from control_service.core.forecast import regret_ratio
+from control_service.core.margin import margin_of, regret_ratio
 from control_service.core.registry import EngineEntry
-from control_service.core.types import Decision, EngineProfile, Lease, Mode, StepQuery
+from control_service.core.types import Decision, Lease, Mode, StepQuery
+from control_service.server.wire import profile_to_proto
 from turbospec.v1 import admin_pb2, control_pb2
-
-
-def profile_from_proto(message: control_pb2.EngineProfile) -> EngineProfile:
-    """Field by field; nothing is checked here."""
-    return EngineProfile(
-        engine_id=message.engine_id,
-        epoch=message.epoch,
-        sglang_version=message.sglang_version,
-        plugin_version=message.plugin_version,
-        target_model=message.target_model,
-        draft_model=message.draft_model,
-        dtype=message.dtype,
-        accelerator=message.accelerator,
-        tensor_parallel_size=message.tensor_parallel_size,
-        data_parallel_size=message.data_parallel_size,
-        pipeline_parallel_size=message.pipeline_parallel_size,
-        algorithm=message.algorithm,
-        topk=message.topk,
-        candidate_num_steps=tuple(message.candidate_num_steps),
-        graph_batch_sizes=tuple(message.graph_batch_sizes),
-        max_running_requests=message.max_running_requests,
-        launch_num_steps=message.launch_num_steps,
-    )
-
-
-def profile_to_proto(profile: EngineProfile) -> control_pb2.EngineProfile:
-    """Field by field."""
-    return control_pb2.EngineProfile(
-        engine_id=profile.engine_id,
-        epoch=profile.epoch,
-        sglang_version=profile.sglang_version,
-        plugin_version=profile.plugin_version,
-        target_model=profile.target_model,
-        draft_model=profile.draft_model,
-        dtype=profile.dtype,
-        accelerator=profile.accelerator,
-        tensor_parallel_size=profile.tensor_parallel_size,
-        data_parallel_size=profile.data_parallel_size,
-        pipeline_parallel_size=profile.pipeline_parallel_size,
-        algorithm=profile.algorithm,
-        topk=profile.topk,
-        candidate_num_steps=profile.candidate_num_steps,
-        graph_batch_sizes=profile.graph_batch_sizes,
-        max_running_requests=profile.max_running_requests,
-        launch_num_steps=profile.launch_num_steps,
-    )
 
 
 def mode_to_proto(mode: Mode) -> str:
@@ -101,6 +56,7 @@ def status_to_proto(entry: EngineEntry) -> admin_pb2.EngineStatus:
         mode=mode_to_proto(session.mode),
         canary_percent=session.canary_percent,
         policy=session.policy.name,
+        policy_parameters=session.policy_parameters,
         model_generation=session.models.generation,
         step_index=newest.step_index if newest else 0,
         batch_size=newest.batch_size if newest else 0,
@@ -145,6 +101,7 @@ def models_to_proto(entry: EngineEntry) -> admin_pb2.GetEngineModelsResponse:
 def explanation_to_proto(engine_id: str, decision: Decision) -> admin_pb2.ExplainDecisionResponse:
     """One decision: its inputs, every candidate's forecast, what won and why."""
     choice, query = decision.choice, decision.query
+    margin = margin_of(choice)
     best = max((p.goodput_tokens_per_s for p in choice.predictions), default=0.0)
     return admin_pb2.ExplainDecisionResponse(
         engine_id=engine_id,
@@ -162,6 +119,8 @@ def explanation_to_proto(engine_id: str, decision: Decision) -> admin_pb2.Explai
             )
             for prediction in choice.predictions
         ],
+        waiting_requests=query.waiting_requests,
+        margin=admin_pb2.Margin(**margin._asdict()) if margin is not None else None,
     )
 
 

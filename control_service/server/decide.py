@@ -19,7 +19,9 @@ from control_service.core.registry import (
 from control_service.core.session import EngineSession
 from control_service.core.types import StepQuery
 from control_service.core.validation import InvalidFieldError, check_query
-from control_service.server.convert import lease_to_proto, profile_from_proto, query_from_proto
+from control_service.server.convert import lease_to_proto, query_from_proto
+from control_service.server.learned import LearnedKeeper
+from control_service.server.wire import profile_from_proto
 from turbospec.v1 import control_pb2, control_pb2_grpc
 
 Context: TypeAlias = "grpc.aio.ServicerContext"
@@ -85,8 +87,16 @@ class _Inbox:
 class DecideServicer(control_pb2_grpc.SpeculationControlServiceServicer):
     """One instance serves all streams; a stream owns its engine until another takes over."""
 
-    def __init__(self, registry: EngineRegistry, *, streams_max: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        registry: EngineRegistry,
+        learned: LearnedKeeper,
+        *,
+        streams_max: int,
+        clock: Callable[[], float],
+    ) -> None:
         self._registry = registry
+        self._learned = learned
         self._streams_max = streams_max
         self._clock = clock
         self._ids = itertools.count(1)
@@ -126,7 +136,7 @@ class DecideServicer(control_pb2_grpc.SpeculationControlServiceServicer):
         first = await _first_message(context)
         if first is None:
             return
-        entry = self._introduce(first, stream_id)
+        entry = await self._introduce(first, stream_id)
         profile = entry.session.profile
         identity = {"engine_id": profile.engine_id, "epoch": profile.epoch, "stream": stream_id}
         _log.info("engine_connected", **identity)
@@ -139,17 +149,18 @@ class DecideServicer(control_pb2_grpc.SpeculationControlServiceServicer):
             self._registry.detach(profile.engine_id, stream_id)
             _log.info("engine_disconnected", **identity)
 
-    def _introduce(self, first: control_pb2.DecideRequest, stream_id: int) -> EngineEntry:
+    async def _introduce(self, first: control_pb2.DecideRequest, stream_id: int) -> EngineEntry:
         if first.WhichOneof("body") != "profile":
             raise StreamRefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "profile: missing; the first message of a stream must be the profile",
             )
         profile = profile_from_proto(first.profile)
-        known = self._registry.get(profile.engine_id)
-        before = known.stream_id if known is not None else None
         try:
-            entry = self._registry.attach(profile, stream_id)
+            models = await self._learned.models_for(profile)
+            known = self._registry.get(profile.engine_id)
+            before = known.stream_id if known is not None else None
+            entry = self._registry.attach(profile, stream_id, models)
         except InvalidFieldError as error:
             raise StreamRefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
         except FencedEpochError as error:

@@ -59,6 +59,7 @@ def step_of(span: Span) -> StepObservation:
         decision_wait_us=_float(values, telemetry.DECISION_WAIT_US),
         control_us=_float(values, telemetry.CONTROL_US),
         dropped_records=_int(values, telemetry.DROPPED_RECORDS, optional=True),
+        after_full_accept=_bools(values, telemetry.AFTER_FULL_ACCEPT, optional=True),
     )
 
 
@@ -99,7 +100,9 @@ def _ints(values: dict[str, AnyValue], key: str) -> tuple[int, ...]:
     return tuple(item.int_value for item in items)
 
 
-def _bools(values: dict[str, AnyValue], key: str) -> tuple[bool, ...]:
+def _bools(values: dict[str, AnyValue], key: str, *, optional: bool = False) -> tuple[bool, ...]:
+    if optional and key not in values:
+        return ()
     items = _find(values, key, "array_value").array_value.values
     if any(item.WhichOneof("value") != "bool_value" for item in items):
         raise MalformedSpanError(key.removeprefix("turbospec."))

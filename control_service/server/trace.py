@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 from control_service.core.registry import EngineRegistry
 from control_service.core.session import EngineSession
 from control_service.server.otlp import MalformedSpanError, engine_of, step_of
+from control_service.server.watch import StepWatchers
 from turbospec.v1 import telemetry
 
 SERVICE_NAME = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -30,8 +31,9 @@ _log = structlog.get_logger(__name__)
 class TraceServicer:
     """Feeds spans to sessions and counts what it refuses, by cause."""
 
-    def __init__(self, registry: EngineRegistry) -> None:
+    def __init__(self, registry: EngineRegistry, watchers: StepWatchers) -> None:
         self._registry = registry
+        self._watchers = watchers
         self.spans_total = 0
         self.foreign_spans_total = 0
         self.drops_by_cause: Counter[str] = Counter()
@@ -80,7 +82,7 @@ class TraceServicer:
             return
         for turn in range(0, len(ours), SPANS_PER_TURN):
             for span in ours[turn : turn + SPANS_PER_TURN]:
-                cause = _learn(session, span)
+                cause = self._learn(session, span)
                 if cause is not None:
                     rejected[cause] += 1
             if session.needs_refit:
@@ -98,11 +100,14 @@ class TraceServicer:
             )
         return entry.session
 
-
-def _learn(session: EngineSession, span: Span) -> str | None:
-    try:
-        step = step_of(span)
-    except MalformedSpanError as error:
-        session.counters.drops_by_cause[error.cause] += 1
-        return error.cause
-    return session.observe(step)
+    def _learn(self, session: EngineSession, span: Span) -> str | None:
+        """Why the span was refused; None if it was taken."""
+        try:
+            step = step_of(span)
+        except MalformedSpanError as error:
+            session.counters.drops_by_cause[error.cause] += 1
+            return error.cause
+        cause = session.observe(step)
+        if cause is None:
+            self._watchers.publish(session.profile, step)
+        return cause

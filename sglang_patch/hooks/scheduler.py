@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # Attribute under which a batch's result carries its step's record from launch to processing.
 _RECORD: Final = "_turbospec_record"
+# Attribute of a request: whether its newest step that drafted had every draft accepted.
+_FULL: Final = "_turbospec_full_accept"
 
 
 def started(_result: None, scheduler: Any, *_args: Any, **_kwargs: Any) -> None:
@@ -48,10 +50,11 @@ def process_batch_result(
     control = control_of(scheduler)
     if record is None or control is None:
         return original(scheduler, batch, result, *args, **kwargs)
-    # Before SGLang counts this step itself.
-    _processing(control, record, batch, monotonic_ns())
+    # Before SGLang counts this step itself, and may let requests go.
+    requests = batch.reqs
+    _processing(control, record, requests, monotonic_ns())
     returned = original(scheduler, batch, result, *args, **kwargs)
-    _processed(control, record, result, monotonic_ns())
+    _processed(control, record, requests, result, monotonic_ns())
     return returned
 
 
@@ -87,14 +90,21 @@ def _launched(control: StepControl, record: StepRecord, result: Any, now_ns: int
 
 
 @guarded
-def _processing(_control: StepControl, record: StepRecord, batch: Any, now_ns: int) -> None:
-    record.first_step = [req.spec_verify_ct == 0 for req in batch.reqs]
+def _processing(_control: StepControl, record: StepRecord, requests: list[Any], now_ns: int) -> None:
+    record.first_step = [req.spec_verify_ct == 0 for req in requests]
+    record.after_full_accept = [getattr(req, _FULL, False) for req in requests]
     record.control_ns += monotonic_ns() - now_ns
 
 
 @guarded
-def _processed(control: StepControl, record: StepRecord, result: Any, now_ns: int) -> None:
-    control.processed(record, result.num_correct_drafts_per_req_cpu, now_ns)
+def _processed(
+    control: StepControl, record: StepRecord, requests: list[Any], result: Any, now_ns: int
+) -> None:
+    accepted = result.num_correct_drafts_per_req_cpu
+    if record.num_steps:
+        for req, count in zip(requests, accepted, strict=True):
+            setattr(req, _FULL, count == record.num_steps)
+    control.processed(record, accepted, now_ns)
 
 
 @guarded

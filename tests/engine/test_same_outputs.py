@@ -49,6 +49,8 @@ def test_outputs_do_not_depend_on_the_length(
     assert tuple(profile.candidate_num_steps) == CANDIDATES
     assert (profile.algorithm, profile.launch_num_steps, profile.dtype) == (algorithm, 5, "float32")
 
+    assert all(len(span[names.AFTER_FULL_ACCEPT]) == span[names.BATCH_SIZE] for span in spans)
+    assert any(any(span[names.AFTER_FULL_ACCEPT]) for span in spans), "some steps follow a full accept"
     steps = [span[names.STEP_INDEX] for span in spans]
     assert steps == list(range(1, len(spans) + 1)), "one span per decode step, in order"
     ran = Counter(span[names.NUM_STEPS] for span in spans)

@@ -56,6 +56,7 @@ class SteppedEngine:
         time.sleep(STEP_S)
         self.control.launched(record, length)
         record.first_step = [False] * batch_size
+        record.after_full_accept = [False] * batch_size
         record.control_ns = 1_000
         self.control.processed(record, [min(length, 1), 0][:batch_size], time.monotonic_ns())
         return record

@@ -59,6 +59,11 @@ class SpeculationAdminServiceStub:
                 request_serializer=turbospec_dot_v1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
                 response_deserializer=turbospec_dot_v1_dot_admin__pb2.SetPolicyResponse.FromString,
                 _registered_method=True)
+        self.WatchSteps = channel.unary_stream(
+                '/turbospec.v1.SpeculationAdminService/WatchSteps',
+                request_serializer=turbospec_dot_v1_dot_admin__pb2.WatchStepsRequest.SerializeToString,
+                response_deserializer=turbospec_dot_v1_dot_admin__pb2.WatchStepsResponse.FromString,
+                _registered_method=True)
 
 
 class SpeculationAdminServiceServicer:
@@ -95,6 +100,14 @@ class SpeculationAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchSteps(self, request, context):
+        """Steps as the service learns them, from now until the caller ends it. A caller that reads
+        too slowly loses steps, and is told how many.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SpeculationAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +135,11 @@ def add_SpeculationAdminServiceServicer_to_server(servicer, server):
                     servicer.SetPolicy,
                     request_deserializer=turbospec_dot_v1_dot_admin__pb2.SetPolicyRequest.FromString,
                     response_serializer=turbospec_dot_v1_dot_admin__pb2.SetPolicyResponse.SerializeToString,
+            ),
+            'WatchSteps': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSteps,
+                    request_deserializer=turbospec_dot_v1_dot_admin__pb2.WatchStepsRequest.FromString,
+                    response_serializer=turbospec_dot_v1_dot_admin__pb2.WatchStepsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +277,33 @@ class SpeculationAdminService:
             '/turbospec.v1.SpeculationAdminService/SetPolicy',
             turbospec_dot_v1_dot_admin__pb2.SetPolicyRequest.SerializeToString,
             turbospec_dot_v1_dot_admin__pb2.SetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSteps(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/turbospec.v1.SpeculationAdminService/WatchSteps',
+            turbospec_dot_v1_dot_admin__pb2.WatchStepsRequest.SerializeToString,
+            turbospec_dot_v1_dot_admin__pb2.WatchStepsResponse.FromString,
             options,
             channel_credentials,
             insecure,

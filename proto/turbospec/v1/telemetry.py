@@ -26,6 +26,8 @@ DECISION_WAIT_US: Final = "turbospec.decision_wait_us"  # float, microseconds wa
 CONTROL_US: Final = "turbospec.control_us"  # float, microseconds our code took on the step thread
 ACCEPTED_DRAFTS: Final = "turbospec.accepted_drafts"  # int array, per request, bonus excluded
 FIRST_STEP: Final = "turbospec.first_step"  # bool array, per request: first decode step after prefill
+# bool array, per request: its newest step before this one that drafted had every draft accepted
+AFTER_FULL_ACCEPT: Final = "turbospec.after_full_accept"
 PREVIOUS_NUM_STEPS: Final = "turbospec.previous_num_steps"  # int, -1 for the first step of an epoch
 
 # Span attributes that some steps have.

@@ -169,6 +169,9 @@ class SyntheticEngine:
         """Ask, pretend to run, report; `steps` times."""
         for _ in range(steps):
             lease = await self.ask(batch_size)
+            while lease.step_index <= len(self.lengths):
+                # Sent because something changed, for a step that has run already.
+                lease = await self.hear()
             fitting = (tier.num_steps for tier in lease.tiers if tier.max_batch_size >= batch_size)
             length = (
                 next(fitting, 0) if lease.mode == control_pb2.MODE_ENFORCE else self.profile.launch_num_steps

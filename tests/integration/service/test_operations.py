@@ -78,7 +78,9 @@ async def test_models_and_decisions_explain_themselves(admin: Admin, engine: Syn
     models = await admin.GetEngineModels(admin_pb2.GetEngineModelsRequest(engine_id="engine-a"))
     assert models.step_time_ready
     assert models.not_ready_reason == ""
-    assert [position.position for position in models.acceptance] == [1, 2, 3, 4, 5]
+    # The first position comes once more, after a full accept.
+    places = [(place.position, place.after_full_accept) for place in models.acceptance]
+    assert places == [*((position, False) for position in range(1, 6)), (1, True)]
     assert {cell.num_steps for cell in models.step_time} == {0, 1, 2, 3, 5}
     assert all(value >= 0.0 for value in models.shared_coefficients_s.values())
     newest = await admin.ExplainDecision(admin_pb2.ExplainDecisionRequest(engine_id="engine-a"))
@@ -90,9 +92,17 @@ async def test_models_and_decisions_explain_themselves(admin: Admin, engine: Syn
         rate = candidate.expected_tokens / candidate.expected_step_s
         assert candidate.goodput_tokens_per_s == pytest.approx(rate)
         assert candidate.regret_ratio == pytest.approx(1.0 - rate / winner.goodput_tokens_per_s)
+    others = [c for c in newest.candidates if c.num_steps != newest.num_steps]
+    runner_up = max(others, key=lambda candidate: candidate.goodput_tokens_per_s)
+    assert newest.margin.runner_up_num_steps == runner_up.num_steps
+    chosen = next(c for c in newest.candidates if c.num_steps == newest.num_steps)
+    gain = chosen.goodput_tokens_per_s / runner_up.goodput_tokens_per_s - 1.0
+    assert newest.margin.gain_ratio == pytest.approx(gain)
+    assert newest.margin.gain_standard_error_ratio > 0.0
     first = await admin.ExplainDecision(admin_pb2.ExplainDecisionRequest(engine_id="engine-a", decision_id=1))
     assert first.reason == "cold_start"
     assert not first.candidates
+    assert not first.HasField("margin")
 
 
 async def test_a_change_of_mode_or_policy_replaces_the_lease_in_force(
@@ -117,6 +127,7 @@ async def test_a_change_of_mode_or_policy_replaces_the_lease_in_force(
     assert not lease.tiers
     status = await status_of(admin)
     assert (status.mode, status.policy) == (control_pb2.MODE_OFF, "static")
+    assert dict(status.policy_parameters) == {"num_steps": "2"}
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,11 @@ class Process:
 
 
 def clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("TURBOSPEC_")}
+    ours = {name for name in os.environ if name.startswith("TURBOSPEC_")}
+    # What tests/conftest.py sets stays: without it the service would write below the user's home.
+    return {
+        name: value for name, value in os.environ.items() if name not in ours - {"TURBOSPEC_SERVICE_STORE"}
+    }
 
 
 @pytest.fixture

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent import futures
 from pathlib import Path
@@ -29,7 +31,8 @@ ENGINE = admin_pb2.EngineStatus(
     connected=True,
     mode=control_pb2.MODE_CANARY,
     canary_percent=20,
-    policy="goodput",
+    policy="static",
+    policy_parameters={"num_steps": "3"},
     num_steps=3,
     batch_size=8,
     steps_by_source={"lease": 90, "fallback": 10},
@@ -47,6 +50,26 @@ class RecordingService(admin_pb2_grpc.SpeculationAdminServiceServicer):
 
     def __init__(self) -> None:
         self.engines = [ENGINE]
+        self.reason = "best_goodput"
+        self.candidates = [
+            admin_pb2.CandidatePrediction(
+                num_steps=length,
+                expected_tokens=10.0 + length,
+                expected_step_s=0.020,
+                goodput_tokens_per_s=goodput,
+                goodput_standard_error_tokens_per_s=2.5,
+                regret_ratio=1 - goodput / 99.5,
+                tokens_standard_error_ratio=0.1,
+                step_standard_error_ratio=0.01,
+            )
+            for length, goodput in ((0, 50.0), (1, 90.0), (3, 99.5))
+        ]
+        self.margin = admin_pb2.Margin(
+            runner_up_num_steps=1,
+            gain_ratio=0.106,
+            gain_standard_error_ratio=0.02,
+            gain_standard_errors=5.04,
+        )
         self.asked: list[object] = []
 
     def ListEngines(self, request, context):
@@ -59,9 +82,14 @@ class RecordingService(admin_pb2_grpc.SpeculationAdminServiceServicer):
         return admin_pb2.ExplainDecisionResponse(
             engine_id=request.engine_id,
             decision_id=7,
+            step_index=41,
+            batch_size=8,
+            waiting_requests=2,
+            policy="goodput",
             num_steps=3,
-            reason="best_goodput",
-            candidates=[admin_pb2.CandidatePrediction(num_steps=3, goodput_tokens_per_s=99.5)],
+            reason=self.reason,
+            candidates=self.candidates,
+            margin=self.margin,
         )
 
     def SetMode(self, request, context):
@@ -92,6 +120,7 @@ def test_status_shows_what_an_operator_looks_for(service: RecordingService) -> N
     shown = run(service, "status").stdout
     for expected in ("host:1", "STANDALONE", "canary 20 %", "3 of 0, 1, 3", "62.5%", "2.88", "123"):
         assert expected in shown
+    assert "static (num_steps=3)" in shown
     assert "lease 90, fallback 10" in shown
     assert "deadline 10" in shown
     assert "p50 33, p99 150, max 900" in shown
@@ -111,9 +140,44 @@ def test_status_without_engines_says_so(service: RecordingService) -> None:
 def test_explain_takes_the_only_engine_and_the_newest_decision(service: RecordingService) -> None:
     shown = run(service, "explain").stdout
     assert service.asked == [admin_pb2.ExplainDecisionRequest(engine_id="host:1", decision_id=0)]
-    assert "length 3" in shown
-    assert "best_goodput" in shown
-    assert "99.5" in shown
+    for expected in (
+        "length 3 for step 41",
+        "length 3 has the highest expected goodput (best_goodput)",
+        "+10.6% ± 2.0% against length 1, +5.0 standard errors",
+        "8 requests, 0 tokens of context, 2 requests waiting",
+        "13 ± 1.3",
+        "20 ± 0.2",
+        "99.5 ± 2.5",
+        "49.7%",
+    ):
+        assert expected in shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("hold_within_uncertainty", "what length 1 promises more is within its uncertainty"),
+        ("guard", "speculation was measured to lose"),
+        ("something_new", "policy goodput says so (something_new)"),
+    ],
+)
+def test_explain_says_why_in_a_sentence(reason: str, said: str, service: RecordingService) -> None:
+    service.reason = reason
+    # Long lines are wrapped at the width of the terminal.
+    assert said in " ".join(run(service, "explain").stdout.split())
+
+
+def test_explain_without_models_has_no_numbers_to_show(service: RecordingService) -> None:
+    service.reason, service.candidates, service.margin = "cold_start", [], None
+    shown = run(service, "explain").stdout
+    assert "not known, the models were not ready" in shown
+    assert "tokens/step" not in shown
+
+
+def test_explain_as_json_is_the_services_answer(service: RecordingService) -> None:
+    answer = json.loads(run(service, "explain", "--json").stdout)
+    assert answer["margin"]["runner_up_num_steps"] == 1
+    assert [candidate["num_steps"] for candidate in answer["candidates"]] == [0, 1, 3]
 
 
 def test_explain_among_several_engines_asks_which(service: RecordingService) -> None:
@@ -124,7 +188,7 @@ def test_explain_among_several_engines_asks_which(service: RecordingService) -> 
 
 
 def test_a_refusal_is_passed_on(service: RecordingService) -> None:
-    result = run(service, "explain", "host:1", "9")
+    result = run(service, "explain", "host:1", "--decision", "9")
     assert result.exit_code == ExitCode.REFUSED
     assert "decision 9 is no longer kept (NOT_FOUND)" in result.stderr
 
@@ -186,3 +250,16 @@ def test_version_names_what_is_installed() -> None:
     found = json.loads(CliRunner().invoke(app, ["version", "--json"]).stdout)
     assert found["sglang"] == "0.5.23"
     assert found["turbospec"]
+
+
+def test_commands_start_without_the_models_libraries() -> None:
+    script = (
+        "import sys, control_service.cli.main as m; print({'numpy', 'scipy', 'torch'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "set()"
+
+
+def test_a_command_that_is_imported_late_is_there_all_the_same() -> None:
+    assert "replay" in CliRunner().invoke(app, ["--help"]).stdout
+    assert "--concurrency" in CliRunner().invoke(app, ["replay", "--help"]).stdout

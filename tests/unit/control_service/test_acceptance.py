@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -10,12 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_service.core.acceptance import (
-    FIRST_POSITION_PRIOR,
-    FIRST_POSITION_STRENGTH,
-    NEXT_POSITION_STRENGTH,
-    AcceptanceModel,
-)
+from control_service.core.acceptance import FIRST_POSITION_PRIOR, AcceptanceModel
+from control_service.core.acceptance import _table as table_of
 
 STEPS = st.lists(
     st.integers(0, 5).flatmap(
@@ -32,7 +27,7 @@ def test_a_step_counts_every_position_it_reached_and_none_beyond() -> None:
     # Three proposed: all three taken, one taken, none taken.
     model.observe(3, (3, 1, 0))
     counts = [(round(p.accepted, 9), round(p.rejected, 9)) for p in model.positions()]
-    assert counts == [(2, 1), (1, 1), (1, 0), (0, 0), (0, 0)]
+    assert counts == [(2, 1), (1, 1), (1, 0), (0, 0), (0, 0), (0, 0)]
     assert model.observed_positions == 3
 
 
@@ -41,30 +36,92 @@ def test_a_full_accept_is_censored_not_a_rejection() -> None:
     for _ in range(50):
         model.observe(1, (1,))
     assert model.positions()[1].rejected == 0.0
-    assert model.table().rate[1] > 0.9
+    assert model.table().rate[1] > FIRST_POSITION_PRIOR
 
 
-def test_expected_tokens_are_the_hand_computed_sum_of_survivals() -> None:
-    model = AcceptanceModel(2)
-    model.observe(2, (2, 1, 0, 2))
-    first = (3 + FIRST_POSITION_STRENGTH * FIRST_POSITION_PRIOR) / (4 + FIRST_POSITION_STRENGTH)
-    second = (2 + NEXT_POSITION_STRENGTH * first) / (3 + NEXT_POSITION_STRENGTH)
+def test_what_follows_a_full_accept_is_counted_apart() -> None:
+    model = AcceptanceModel(3)
+    model.observe(2, (2, 0, 1, 0), (True, True, False, False))
+    counts = [(p.position, p.after_full_accept, p.accepted, p.rejected) for p in model.positions()]
+    assert counts == [(1, False, 1, 1), (2, False, 1, 1), (3, False, 0, 0), (1, True, 1, 1)]
+
+
+def test_expected_tokens_are_those_of_the_two_state_chain() -> None:
+    """Walked, not solved: a long walk over both states with the table's own rates."""
+    model = AcceptanceModel(3)
+    for _ in range(40):
+        model.observe(3, (3, 1, 0, 2, 0, 3), (True, False, False, False, False, True))
     table = model.table()
-    assert table.rate == pytest.approx([first, second])
-    assert table.tokens == pytest.approx([1.0, 1.0 + first, 1.0 + first + first * second])
+    rates = table.rate[:3]
+    for length in (1, 2, 3):
+        first = {state: table.first_rate(length, after_full_accept=state) for state in (False, True)}
+        assert first[True] > first[False]
+        share = 0.5
+        for _ in range(200):
+            everything = float(np.prod(rates[1:length]))
+            share = (share * first[True] + (1.0 - share) * first[False]) * everything
+        tail = 1.0 + float(np.cumprod(rates[1:length]).sum())
+        tokens = 1.0 + tail * (share * first[True] + (1.0 - share) * first[False])
+        assert table.tokens[length] == pytest.approx(tokens)
 
 
-def test_gradient_is_the_derivative_of_the_tokens() -> None:
+def test_without_runs_it_is_the_sum_of_survivals() -> None:
+    """Where a full accept says nothing about the next step, both states are one."""
+    rng = np.random.default_rng(3)
     model = AcceptanceModel(4)
-    model.observe(4, (4, 2, 1, 0, 3))
+    full = [False] * 64
+    for _ in range(400):
+        accepted = tuple(min(int(n) - 1, 4) for n in rng.geometric(0.4, size=64))
+        model.observe(4, accepted, full)
+        full = [count == 4 for count in accepted]
+    assert model.table().tokens == pytest.approx(1.0 + np.cumsum(0.6 ** np.arange(5)) - 1.0, rel=0.02)
+
+
+@pytest.mark.parametrize("learned_at", [2, 5, 7])
+def test_what_is_learned_at_one_length_holds_for_shorter_ones(learned_at: int) -> None:
+    """Runs of drafts that go on: the text decides where they end, not the length that is run."""
+    rng = np.random.default_rng(11)
+    # Tokens that unlimited speculation would commit from each place on: runs of geometric length.
+    entries: list[int] = []
+    while len(entries) < 60_000:
+        run = int(rng.geometric(0.2)) if rng.random() < 0.12 else 1
+        entries.extend(range(run, 0, -1))
+
+    def walk(length: int, model: AcceptanceModel) -> float:
+        place, steps, full = 0, 0, False
+        while place < len(entries):
+            tokens = min(entries[place], length + 1)
+            model.observe(length, (tokens - 1,), (full,))
+            full = tokens > length
+            place, steps = place + tokens, steps + 1
+        return place / steps
+
+    learned = AcceptanceModel(7)
+    walk(learned_at, learned)
+    for length in (1, 2, 3, 5):
+        if length <= learned_at:
+            truth = walk(length, AcceptanceModel(7))
+            assert learned.table().tokens[length] == pytest.approx(truth, rel=0.03)
+
+
+def test_an_engine_that_cannot_speculate_has_nothing_to_accept() -> None:
+    model = AcceptanceModel(0)
+    model.observe(0, (0, 0))
+    assert model.positions() == ()
+    assert model.table().tokens == pytest.approx([1.0])
+
+
+@pytest.mark.parametrize("length_max", [1, 2, 4])
+def test_gradient_is_the_derivative_of_the_tokens(length_max: int) -> None:
+    model = AcceptanceModel(length_max)
+    accepted = tuple(min(count, length_max) for count in (4, 2, 1, 0, 3))
+    model.observe(length_max, accepted, (True, False, False, True, False))
     table = model.table()
-    for position, length in itertools.product(range(4), range(5)):
+    for place in range(length_max + 1):
         moved = table.rate.copy()
-        moved[position] += 1e-6
-        tokens = 1.0 + np.cumprod(moved)[:length].sum()
-        assert (tokens - table.tokens[length]) / 1e-6 == pytest.approx(
-            table.gradient[length, position], abs=1e-4
-        )
+        moved[place] += 1e-6
+        slope = (table_of(moved, table.variance).tokens - table.tokens) / 1e-6
+        assert slope == pytest.approx(table.gradient[:, place], abs=1e-4)
 
 
 def test_standard_error_is_honest() -> None:
@@ -111,11 +168,12 @@ def test_laws_hold_for_any_history(history: list[tuple[int, tuple[int, ...]]]) -
     for length, accepted in history:
         model.observe(length, accepted)
     table = model.table()
-    assert np.all((table.rate > 0.0) & (table.rate < 1.0))
+    assert np.all((table.rate[:-1] > 0.0) & (table.rate[:-1] < 1.0))
+    assert table.rate[-1] > 0.0
     assert np.all((table.variance > 0.0) & np.isfinite(table.variance))
-    survival = np.diff(table.tokens)
-    assert np.all(np.diff(survival) <= 0.0)
-    assert np.all((survival > 0.0) & (survival < 1.0))
+    # Longer never commits less, and never more than was proposed.
+    assert np.all(np.diff(table.tokens) >= 0.0)
+    assert np.all((table.tokens >= 1.0) & (table.tokens <= np.arange(1.0, 7.0)))
     assert all(math.isfinite(table.standard_error(length)) for length in range(6))
 
 

@@ -23,7 +23,7 @@ def pair(ring_size: int = 16) -> tuple[Board, Board]:
 def record(step: int, batch_size: int = 2) -> StepRecord:
     made = StepRecord(step, batch_size, 100, 0, Decision(3, LEASE), 1_000)
     made.accepted_drafts = [1] * batch_size
-    made.first_step = [False] * batch_size
+    made.first_step = made.after_full_accept = [False] * batch_size
     made.end_ns = 2_000
     return made
 
@@ -91,6 +91,7 @@ def test_a_record_arrives_as_it_was_pushed(
     sent.previous_num_steps = lengths[2]
     sent.accepted_drafts = accepted
     sent.first_step = [count % 2 == 0 for count in accepted]
+    sent.after_full_accept = [count % 3 == 0 for count in accepted]
     sent.control_ns, sent.end_ns, sent.draft_ns, sent.verify_ns, sent.draft_extend_ns = numbers[4:]
     engine.push(sent)
     (received,) = agent.take(9)

@@ -1,0 +1,1 @@
+"""Policies other than goodput, and the factory of them all."""

@@ -1,0 +1,1 @@
+"""What outlives a process: learned models, and recorded step traces."""
