@@ -23,7 +23,6 @@ from benchmarks.workload import Prompt
 
 CONNECT_TIMEOUT_S = 10
 SILENCE_TIMEOUT_S = 120
-IDLE_CONNECTION_S = 1
 TIME_DIGITS = 5
 
 
@@ -91,8 +90,9 @@ class LoadGenerator:
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_TIMEOUT_S
         )
-        # No limit: clients must not queue for a connection. None kept for long: the server closes idle ones.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_S)
+        # No limit: clients must not queue for a connection. A new one for each request: a server that was
+        # stopped for a while closes the idle ones it finds, with a request already on its way.
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
         self._began_s = time.perf_counter()
         return self
