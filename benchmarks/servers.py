@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import socket
 import sys
 import time
@@ -20,6 +21,7 @@ from benchmarks.processes import CpuMeter, ManagedProcess, stop_all
 from benchmarks.variants import Variant, VariantKind, speculation_flags
 
 HOST = "127.0.0.1"
+PORTS = (20_000, 32_000)
 START_TIMEOUT_S = 300.0
 SERVICE_START_TIMEOUT_S = 30.0
 # Servers are stopped between their turns; time alone must not end their leases, their steps do.
@@ -223,10 +225,16 @@ def server_capacity() -> int:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on now, below those that the system hands out to everybody by itself."""
+    for _ in range(100):
+        port = random.randint(*PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port found between {PORTS[0]} and {PORTS[1]}")
 
 
 def control_session() -> aiohttp.ClientSession:
