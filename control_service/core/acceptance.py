@@ -37,7 +37,7 @@ KEPT_COUNT = 12.0
 # Requests of one batch and neighbouring steps are alike, so counts overstate what is known.
 OVERDISPERSION = 1.5
 CHANGE_Z = 4.5
-CHANGE_MIN_COUNT = 8.0
+CHANGE_MIN_COUNT = 5.0
 # After a change little is believed, so that what comes next counts.
 CHANGE_KEPT_COUNT = 16.0
 FIRST_POSITION_PRIOR = 0.6

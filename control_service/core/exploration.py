@@ -1,4 +1,4 @@
-"""When to run a length only to learn: the cold start, and probes afterwards."""
+"""When to run another length than the best one, only to learn."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ import numpy as np
 
 from control_service.core.forecast import BatchForecast
 
-COLD_BURST_STEPS = 3
-COLD_LENGTHS_MAX = 6
-# Steps to wait for telemetry before the tour is run again; doubles each time.
-COLD_PATIENCE_STEPS = 64
-COLD_PATIENCE_MAX_STEPS = 4_096
-
 PROBE_STEPS = 5
 BACKOFF_START_STEPS = 48
 BACKOFF_MAX_STEPS = 1_024
-# At length 0 acceptance is not seen at all: look again sooner. The look is cheap there.
+# At length 0 acceptance is not seen at all: look again so soon, at the drafts of a few requests or steps.
+BLIND_BACKOFF_S = 1.5
+BLIND_BACKOFF_MIN_STEPS = 32
 BLIND_BACKOFF_MAX_STEPS = 256
+BLIND_DRAFTS = 16
 # A rival whose forecast has risen by this much since it was last judged need not wait.
 NEWS_GAIN = 0.1
 # A rival this many standard errors from the lead is worth a look.
@@ -33,50 +30,6 @@ BUDGET_MAX_STEPS = 6.0
 MIN_PROBE_LOSS = 0.02
 # Telemetry of a probe that has not come after this many steps is given up.
 PROBE_PATIENCE_STEPS = 200
-
-
-class ColdStart:
-    """A tour over the lengths, a few steps each, so that a first fit exists.
-
-    Longest first: it tells about every position at once; then none, the reference.
-    Advances with step indices, not with telemetry, which comes late.
-    """
-
-    def __init__(self, lengths: tuple[int, ...]) -> None:
-        self._tour = _tour(lengths)
-        self._start: int | None = None
-        self._patience = COLD_PATIENCE_STEPS
-
-    @property
-    def _tour_steps(self) -> int:
-        return COLD_BURST_STEPS * len(self._tour)
-
-    def length_at(self, step_index: int) -> int | None:
-        """The length to run at this step; None once the tour is over."""
-        if self._start is None:
-            self._start = step_index
-        stage = (step_index - self._start) // COLD_BURST_STEPS
-        return self._tour[max(stage, 0)] if stage < len(self._tour) else None
-
-    def steps_left(self, step_index: int) -> int:
-        """For how many steps from this one on `length_at` says the same."""
-        start = self._start if self._start is not None else step_index
-        return COLD_BURST_STEPS - max(step_index - start, 0) % COLD_BURST_STEPS
-
-    def repeat_if_due(self, step_index: int) -> None:
-        """The models are still not ready: start over once patience has run out."""
-        if self._start is None or step_index < self._start + self._tour_steps + self._patience:
-            return
-        self._start = step_index
-        self._patience = min(2 * self._patience, COLD_PATIENCE_MAX_STEPS)
-
-
-def _tour(lengths: tuple[int, ...]) -> tuple[int, ...]:
-    positive = [length for length in lengths if length > 0]
-    if len(positive) >= COLD_LENGTHS_MAX:
-        places = np.linspace(0, len(positive) - 1, COLD_LENGTHS_MAX - 1).round().astype(int)
-        positive = [positive[place] for place in sorted(set(places.tolist()))]
-    return (*positive[:0:-1], 0, *positive[:1]) if len(positive) > 1 else (*positive, 0)
 
 
 class Probe(NamedTuple):
@@ -127,20 +80,22 @@ class Prober:
         if rival is None:
             return None
         gain = float(forecast.log_goodput[rival] - forecast.log_goodput[incumbent])
-        loss_steps = PROBE_STEPS * max(MIN_PROBE_LOSS, 1.0 - math.exp(gain))
+        blind = forecast.lengths[incumbent] == 0
+        steps = _blind_steps(forecast.batch_size) if blind else PROBE_STEPS
+        loss_steps = steps * max(MIN_PROBE_LOSS, 1.0 - math.exp(gain))
         if loss_steps > self._budget_steps:
             return None
         self._budget_steps -= loss_steps
         backoff = self._backoff.setdefault((bucket, rival), _Backoff())
         if gain > backoff.judged_gain + NEWS_GAIN:
             backoff.interval_steps = BACKOFF_START_STEPS
-        limit = BLIND_BACKOFF_MAX_STEPS if forecast.lengths[incumbent] == 0 else BACKOFF_MAX_STEPS
+        limit = _blind_backoff_steps(float(forecast.seconds[incumbent])) if blind else BACKOFF_MAX_STEPS
         backoff.next_step_index = step_index + backoff.interval_steps
         if gain <= 0.0:
             # One that is expected to be better costs nothing to look at, and is not put off for long.
             backoff.interval_steps = min(2 * backoff.interval_steps, limit)
         backoff.judged_gain = gain
-        self._active = Probe(forecast.lengths[rival], step_index, step_index + PROBE_STEPS - 1)
+        self._active = Probe(forecast.lengths[rival], step_index, step_index + steps - 1)
         return self._active
 
     def forget_backoff(self, bucket: int) -> None:
@@ -181,3 +136,12 @@ class Prober:
         if backoff is None or step_index >= backoff.next_step_index:
             return True
         return gain > backoff.judged_gain + NEWS_GAIN
+
+
+def _blind_steps(batch_size: int) -> int:
+    """A large batch tells in one step what one request tells in many."""
+    return min(-(-BLIND_DRAFTS // batch_size), PROBE_STEPS)
+
+
+def _blind_backoff_steps(step_s: float) -> int:
+    return min(max(int(BLIND_BACKOFF_S / step_s), BLIND_BACKOFF_MIN_STEPS), BLIND_BACKOFF_MAX_STEPS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,9 @@ from control_service.core.step_fit import StepTimeFit
 from control_service.core.types import Prediction
 
 FloatArray = npt.NDArray[np.float64]
+
+# Log goodput that a length outside the limit is worse by: finite, so that differences are too.
+RULED_OUT = 1e3
 
 
 class Forecaster:
@@ -88,6 +93,14 @@ class BatchForecast:
         self._time_variance = time_variance
         self._token_variance = token_variance
         self._difference_variance = difference_variance
+
+    def within(self, step_limit_s: float) -> BatchForecast:
+        """The same with every length ruled out whose step takes longer; the fastest one always stays."""
+        allowed = self.seconds <= max(step_limit_s, float(self.seconds.min()))
+        limited = copy(self)
+        limited.log_goodput = np.where(allowed, self.log_goodput, self.log_goodput - RULED_OUT)
+        limited.most_log_goodput = np.where(allowed, self.most_log_goodput, self.most_log_goodput - RULED_OUT)
+        return limited
 
     @property
     def best(self) -> int:

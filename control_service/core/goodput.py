@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from control_service.core.exploration import ColdStart, Prober
+from control_service.core.cold_start import ColdStart
+from control_service.core.exploration import Prober
 from control_service.core.forecast import BatchForecast, Forecaster
 from control_service.core.guard import Guard
 from control_service.core.policy import ModelView, merge_tiers, tier_sizes
@@ -41,7 +42,9 @@ class GoodputPolicy:
 
     name = "goodput"
 
-    def __init__(self, profile: EngineProfile) -> None:
+    def __init__(self, profile: EngineProfile, itl_target_s: float | None = None) -> None:
+        """itl_target_s: longest step allowed, as expected: a reader sees the gaps between chunks, one a step."""
+        self._itl_target_s = itl_target_s
         self._lengths = profile.candidate_num_steps
         self._max_running_requests = profile.max_running_requests
         self._launch_num_steps = profile.launch_num_steps
@@ -70,7 +73,9 @@ class GoodputPolicy:
         return self._with_models(query, view, view.forecaster)
 
     def observe(self, step: StepObservation, view: ModelView) -> None:
-        """Feed the guard with the steps that ran the length in force."""
+        """Tell the cold start of every step, and the guard of those that ran the length in force."""
+        if self._incumbent is None:
+            self._cold_start.observe(step)
         if view.forecaster is None or self._incumbent is None or step.num_steps == 0:
             return
         if step.num_steps != self._lengths[self._incumbent] or any(step.first_step):
@@ -130,7 +135,7 @@ class GoodputPolicy:
     def _evaluate(
         self, key: tuple[int, int, int], query: StepQuery, bucket: int, forecaster: Forecaster
     ) -> _Cached:
-        forecast = forecaster.batch(query.batch_size, query.context_tokens)
+        forecast = self._forecast(forecaster, query.batch_size, query.context_tokens)
         before = self._incumbent
         reason = self._settle(query, bucket, forecast)
         assert self._incumbent is not None
@@ -142,12 +147,16 @@ class GoodputPolicy:
             if forecaster.buckets.index(size) == bucket:
                 length = self._lengths[self._incumbent]
             else:
-                elsewhere = forecaster.batch(size, per_request * size)
+                elsewhere = self._forecast(forecaster, size, per_request * size)
                 length = self._lengths[_better(elsewhere, self._incumbent, SWITCH_Z)]
             lengths_by_size.append((size, length))
         cached = _Cached(key, reason, merge_tiers(lengths_by_size), forecast, forecast.predictions())
         self._cached = cached
         return cached
+
+    def _forecast(self, forecaster: Forecaster, batch_size: int, context_tokens: float) -> BatchForecast:
+        forecast = forecaster.batch(batch_size, context_tokens)
+        return forecast if self._itl_target_s is None else forecast.within(self._itl_target_s)
 
     def _settle(self, query: StepQuery, bucket: int, forecast: BatchForecast) -> str:
         """Keep or replace the length in force; returns the reason."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from control_service.core.goodput import GoodputPolicy
 from control_service.core.policies.ema import EmaPolicy
 from control_service.core.policies.ema_config import default_slots, parse_slots
-from control_service.core.policies.parse import no_more, parse_length, parse_table
+from control_service.core.policies.parse import no_more, parse_length, parse_positive, parse_table
 from control_service.core.policies.schedule import SchedulePolicy
 from control_service.core.policies.static import StaticPolicy
 from control_service.core.policies.turbospec import ACCEPTANCES, TurboSpecPolicy
@@ -21,7 +21,7 @@ MAX_PARAMETERS = 16
 def make_policy(name: str, parameters: dict[str, str], profile: EngineProfile) -> Policy:
     """The policy an operator named. Raises InvalidFieldError.
 
-    goodput: no parameters. static: num_steps. schedule: table, `1:5,8:3,64:0`. ema: config,
+    goodput: itl_target_ms, none by default. static: num_steps. schedule: table, `1:5,8:3,64:0`. ema: config,
     the JSON of SGLang's adaptive config (default: SGLang's table). turbospec: acceptance,
     `reached` (default) or `drafted`.
     """
@@ -34,8 +34,11 @@ def make_policy(name: str, parameters: dict[str, str], profile: EngineProfile) -
 
 
 def _goodput(parameters: dict[str, str], profile: EngineProfile) -> Policy:
-    no_more(parameters, "goodput", ())
-    return GoodputPolicy(profile)
+    text = parameters.pop("itl_target_ms", None)
+    no_more(parameters, "goodput", ("itl_target_ms",))
+    if text is None:
+        return GoodputPolicy(profile)
+    return GoodputPolicy(profile, parse_positive("parameters.itl_target_ms", text) / 1_000.0)
 
 
 def _static(parameters: dict[str, str], profile: EngineProfile) -> Policy:

@@ -8,6 +8,7 @@ from control_service.core.validation import MAX_BATCH, InvalidFieldError
 
 MAX_TABLE_ENTRIES = 64
 MAX_TEXT = 4_096
+MAX_NUMBER = 1e9
 
 
 def no_more(parameters: dict[str, str], policy: str, known: tuple[str, ...]) -> None:
@@ -31,6 +32,17 @@ def parse_integer(field: str, text: str, allowed: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
         raise InvalidFieldError(field, text, allowed)
     return int(text)
+
+
+def parse_positive(field: str, text: str) -> float:
+    """A positive number in plain notation."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0.0 < number < MAX_NUMBER:
+        raise InvalidFieldError(field, text[:64], f"a number above 0 and below {MAX_NUMBER:g}")
+    return number
 
 
 def parse_table(field: str, text: str, candidates: tuple[int, ...]) -> tuple[tuple[int, int], ...]:

@@ -39,7 +39,7 @@ def test_every_policy_answers_and_brings_predictions_once_the_models_are_ready(
     ("name", "parameters", "field", "said"),
     [
         ("best", {}, "policy", "'best'"),
-        ("goodput", {"margin": "1"}, "parameters", "absent"),
+        ("goodput", {"margin": "1"}, "parameters", "itl_target_ms"),
         ("static", {}, "parameters.num_steps", "(0, 1, 2, 3, 5)"),
         ("static", {"num_steps": "4"}, "parameters.num_steps", "'4'"),
         ("static", {"num_steps": "-1"}, "parameters.num_steps", "'-1'"),

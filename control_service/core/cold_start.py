@@ -1,0 +1,92 @@
+"""The cold start: a tour over the lengths, a few steps each, so that a first fit exists."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from control_service.core.types import StepObservation
+
+BURST_STEPS = 3
+LENGTHS_MAX = 6
+# Steps to wait for telemetry before the tour is run again; doubles each time.
+PATIENCE_STEPS = 64
+PATIENCE_MAX_STEPS = 4_096
+# Acceptance is believed to be up to this many standard errors better than seen.
+HOPE_Z = 2.0
+
+
+class ColdStart:
+    """Runs none, the reference, then every length from the shortest on while the next may still pay.
+
+    It advances with step indices, not with telemetry, which comes late; telemetry only ends it
+    early. A length is beyond hope if it would not pay even though every draft behind the first
+    position were accepted, at the price per draft seen so far: a long draft of a large batch costs
+    many steps' time.
+    """
+
+    def __init__(self, lengths: tuple[int, ...]) -> None:
+        self._tour = _tour(lengths)
+        self._start: int | None = None
+        self._patience = PATIENCE_STEPS
+        self._batch_size = 0
+        # The fastest step of each length at that batch size; slow ones may be anybody's fault.
+        self._fastest_s: dict[int, float] = {}
+        self._drafted = 0
+        self._accepted = 0
+
+    def length_at(self, step_index: int) -> int | None:
+        """The length to run at this step; None once the tour is over."""
+        if self._start is None:
+            self._start = step_index
+        stage = max(step_index - self._start, 0) // BURST_STEPS
+        if stage >= len(self._tour) or self._is_hopeless(self._tour[stage]):
+            return None
+        return self._tour[stage]
+
+    def steps_left(self, step_index: int) -> int:
+        """For how many steps from this one on `length_at` says the same."""
+        start = self._start if self._start is not None else step_index
+        return BURST_STEPS - max(step_index - start, 0) % BURST_STEPS
+
+    def observe(self, step: StepObservation) -> None:
+        """Hear of one served step."""
+        if step.batch_size != self._batch_size:
+            self._batch_size = step.batch_size
+            self._fastest_s.clear()
+        if not step.changed_length:
+            before_s = self._fastest_s.get(step.num_steps, math.inf)
+            self._fastest_s[step.num_steps] = min(before_s, step.duration_s)
+        if step.num_steps and True not in step.first_step:
+            self._drafted += step.batch_size
+            self._accepted += step.batch_size - step.accepted_drafts.count(0)
+
+    def repeat_if_due(self, step_index: int) -> None:
+        """The models are still not ready: start over once patience has run out."""
+        tour_steps = BURST_STEPS * len(self._tour)
+        if self._start is None or step_index < self._start + tour_steps + self._patience:
+            return
+        self._start = step_index
+        self._patience = min(2 * self._patience, PATIENCE_MAX_STEPS)
+
+    def _is_hopeless(self, length: int) -> bool:
+        seen = max(self._fastest_s, default=0)
+        if 0 not in self._fastest_s or not 0 < seen < length:
+            return False
+        without_s = self._fastest_s[0]
+        draft_s = max(self._fastest_s[seen] - without_s, 0.0) / seen
+        return 1.0 + self._hope() * length <= (without_s + draft_s * length) / without_s
+
+    def _hope(self) -> float:
+        """An upper bound of the first position's acceptance."""
+        mean = (self._accepted + 1.0) / (self._drafted + 2.0)
+        return min(mean + HOPE_Z * math.sqrt(mean * (1.0 - mean) / (self._drafted + 2.0)), 1.0)
+
+
+def _tour(lengths: tuple[int, ...]) -> tuple[int, ...]:
+    positive = [length for length in lengths if length > 0]
+    if len(positive) >= LENGTHS_MAX:
+        places = np.linspace(0, len(positive) - 1, LENGTHS_MAX - 1).round().astype(int)
+        positive = [positive[place] for place in sorted(set(places.tolist()))]
+    return (0, *positive)

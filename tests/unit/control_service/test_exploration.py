@@ -1,0 +1,90 @@
+"""Probes: which rival is looked at, for how long, how often, and at what cost."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from control_service.core.exploration import (
+    BACKOFF_START_STEPS,
+    BLIND_BACKOFF_S,
+    PROBE_STEPS,
+    Probe,
+    Prober,
+)
+from control_service.core.forecast import BatchForecast
+
+LENGTHS = (0, 1, 3)
+
+
+def forecast(
+    goodput: tuple[float, ...], *, error: float = 0.02, batch_size: int = 4, step_s: float = 0.01
+) -> BatchForecast:
+    size = len(LENGTHS)
+    log_goodput = np.log(np.array(goodput))
+    return BatchForecast(
+        lengths=LENGTHS,
+        batch_size=batch_size,
+        tokens=np.ones(size),
+        seconds=np.full(size, step_s),
+        log_goodput=log_goodput,
+        # Everything accepted, at the same price.
+        most_log_goodput=np.log1p(np.array(LENGTHS)) + math.log(goodput[0]) - 0.1 * np.array(LENGTHS),
+        time_variance=np.full(size, error**2 / 2.0),
+        token_variance=np.zeros(size),
+        difference_variance=np.zeros((size, size)),
+    )
+
+
+def probes(prober: Prober, seen: BatchForecast, incumbent: int, steps: int) -> list[Probe]:
+    """Every probe started in so many steps, telemetry in time."""
+    started = []
+    for index in range(1, steps + 1):
+        if prober.running_at(index) is None and (
+            probe := prober.consider(index, index - 1, 0, seen, incumbent)
+        ):
+            started.append(probe)
+    return started
+
+
+def gaps(started: list[Probe]) -> list[int]:
+    first = [probe.first_step_index for probe in started]
+    return [later - earlier for earlier, later in zip(first, first[1:], strict=False)]
+
+
+def test_a_rival_within_its_uncertainty_is_looked_at_ever_less_often() -> None:
+    started = probes(Prober(), forecast((0.5, 0.99, 1.0), error=0.04), 2, 2_000)
+    assert {probe.num_steps for probe in started} == {1}
+    assert gaps(started)[:3] == [BACKOFF_START_STEPS, 2 * BACKOFF_START_STEPS, 4 * BACKOFF_START_STEPS]
+
+
+def test_a_rival_that_is_expected_to_be_better_is_not_put_off() -> None:
+    started = probes(Prober(), forecast((0.5, 1.01, 1.0)), 2, 1_000)
+    assert set(gaps(started)) == {BACKOFF_START_STEPS}
+
+
+def test_a_rival_beyond_doubt_is_never_looked_at() -> None:
+    assert probes(Prober(), forecast((0.5, 0.8, 1.0)), 2, 2_000) == []
+
+
+def test_from_length_0_the_shortest_length_that_could_pay_is_looked_at() -> None:
+    started = probes(Prober(), forecast((1.0, 0.7, 0.4), error=0.001), 0, 2_000)
+    assert {probe.num_steps for probe in started} == {1}
+    assert max(gaps(started)) * 0.01 <= BLIND_BACKOFF_S + 1e-9
+
+
+def test_a_large_batch_needs_one_step_to_tell_a_small_one_several() -> None:
+    def steps(batch_size: int) -> int:
+        seen = forecast((1.0, 0.7, 0.4), error=0.001, batch_size=batch_size)
+        probe = probes(Prober(), seen, 0, 1)[0]
+        return probe.last_step_index - probe.first_step_index + 1
+
+    assert [steps(size) for size in (1, 4, 16, 128)] == [PROBE_STEPS, 4, 1, 1]
+
+
+def test_no_second_probe_before_the_first_is_told_of() -> None:
+    prober, seen = Prober(), forecast((0.5, 1.05, 1.0))
+    assert prober.consider(1, 0, 0, seen, 2) is not None
+    assert all(prober.consider(index, 0, 0, seen, 2) is None for index in range(6, 100))
+    assert prober.consider(100, 99, 0, seen, 2) is not None
