@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+
 from control_service.core.cold_start import ColdStart
 from control_service.core.exploration import Prober
 from control_service.core.forecast import BatchForecast, Forecaster
@@ -23,10 +25,13 @@ REMORSE = 4.0
 # ... and somewhat stronger where another batch size asks for it: batches jitter.
 REMORSE_ELSEWHERE = 1.0
 REMORSE_STEPS = 400.0
+SETTLE_STEPS = 200.0
 TIER_REACH = 1
 # Without telemetry for this long the models describe the past: do not speculate on it.
 STALE_STEPS = 2_000
 CONTEXT_STEP_LOG2 = 0.25
+# What is known of a batch size says little about one so many times as large or small.
+FAR_RATIO = 4.0
 
 
 class _Cached(NamedTuple):
@@ -43,17 +48,21 @@ class GoodputPolicy:
     name = "goodput"
 
     def __init__(self, profile: EngineProfile, itl_target_s: float | None = None) -> None:
-        """itl_target_s: longest step allowed, as expected: a reader sees the gaps between chunks, one a step."""
+        """itl_target_s: longest step allowed, as expected; a reader sees one gap between chunks a step."""
         self._itl_target_s = itl_target_s
         self._lengths = profile.candidate_num_steps
         self._max_running_requests = profile.max_running_requests
         self._launch_num_steps = profile.launch_num_steps
         self._cold_start = ColdStart(self._lengths)
+        # The batch bucket that a tour is made for while there are models already, and all it was made for.
+        self._toured_bucket: int | None = None
+        self._toured: set[int] = set()
         self._prober = Prober()
         self._guard = Guard()
         self._incumbent: int | None = None
         self._switched_at = -10 * int(REMORSE_STEPS)
         self._switched_bucket = -1
+        self._settled_at = 0
         self._first_step_index: int | None = None
         self._cached: _Cached | None = None
 
@@ -74,7 +83,7 @@ class GoodputPolicy:
 
     def observe(self, step: StepObservation, view: ModelView) -> None:
         """Tell the cold start of every step, and the guard of those that ran the length in force."""
-        if self._incumbent is None:
+        if self._incumbent is None or self._toured_bucket is not None:
             self._cold_start.observe(step)
         if view.forecaster is None or self._incumbent is None or step.num_steps == 0:
             return
@@ -101,8 +110,7 @@ class GoodputPolicy:
         if view.forecaster is None or not self._is_warm(view):
             length = self._cold_start.length_at(query.step_index)
             if length is not None:
-                left = self._cold_start.steps_left(query.step_index)
-                return self._everywhere(length, "cold_start")._replace(hold_steps=left)
+                return self._on_tour(length, query.step_index)
         if view.forecaster is not None:
             return None
         self._cold_start.repeat_if_due(query.step_index)
@@ -114,6 +122,10 @@ class GoodputPolicy:
 
     def _with_models(self, query: StepQuery, view: ModelView, forecaster: Forecaster) -> Choice:
         bucket = forecaster.buckets.index(query.batch_size)
+        if view.may_explore:
+            choice = self._tour_of(bucket, query.step_index, forecaster)
+            if choice is not None:
+                return choice
         probe = self._prober.running_at(query.step_index)
         context = int(math.log2(query.context_tokens + 1.0) / CONTEXT_STEP_LOG2)
         key = (view.generation, query.batch_size, context)
@@ -131,6 +143,31 @@ class GoodputPolicy:
             left = probe.last_step_index - query.step_index + 1
             return Choice(probe.num_steps, "probe", tiers, cached.predictions, left)
         return Choice(self._lengths[self._incumbent], cached.reason, cached.tiers, cached.predictions)
+
+    def _tour_of(self, bucket: int, step_index: int, forecaster: Forecaster) -> Choice | None:
+        """A tour for a batch far from any whose costs are known; None if there is nothing to tour."""
+        if bucket != self._toured_bucket:
+            self._toured_bucket = None
+            if self._is_far(bucket, forecaster):
+                self._toured_bucket = bucket
+                self._cold_start = ColdStart(self._lengths)
+        if self._toured_bucket is None:
+            return None
+        self._toured.add(bucket)
+        length = self._cold_start.length_at(step_index)
+        if length is not None:
+            return self._on_tour(length, step_index)
+        self._toured_bucket = None
+        return None
+
+    def _is_far(self, bucket: int, forecaster: Forecaster) -> bool:
+        sizes = forecaster.buckets.sizes
+        known = self._toured.union(np.flatnonzero((forecaster.fit.weight > 0.0).sum(axis=1) > 1).tolist())
+        return all(not 1.0 / FAR_RATIO < sizes[bucket] / sizes[place] < FAR_RATIO for place in known)
+
+    def _on_tour(self, num_steps: int, step_index: int) -> Choice:
+        left = self._cold_start.steps_left(step_index)
+        return self._everywhere(num_steps, "cold_start")._replace(hold_steps=left)
 
     def _evaluate(
         self, key: tuple[int, int, int], query: StepQuery, bucket: int, forecaster: Forecaster
@@ -161,7 +198,7 @@ class GoodputPolicy:
     def _settle(self, query: StepQuery, bucket: int, forecast: BatchForecast) -> str:
         """Keep or replace the length in force; returns the reason."""
         if self._incumbent is None:
-            self._incumbent = forecast.best
+            self._incumbent, self._settled_at = forecast.best, query.step_index
             return "best_goodput"
         best = _better(forecast, self._incumbent, self._switch_z(query.step_index, bucket))
         if best != self._incumbent:
@@ -171,8 +208,11 @@ class GoodputPolicy:
         return "best_goodput" if forecast.best == self._incumbent else "hold_within_uncertainty"
 
     def _switch_z(self, step_index: int, bucket: int) -> float:
+        # The first choice was made with what little the tour had told by then: nothing speaks for it yet.
+        settled = 1.0 - math.exp((self._settled_at - step_index) / SETTLE_STEPS)
         remorse = REMORSE if bucket == self._switched_bucket else REMORSE_ELSEWHERE
-        return SWITCH_Z * (1.0 + remorse * math.exp((self._switched_at - step_index) / REMORSE_STEPS))
+        remorse *= math.exp((self._switched_at - step_index) / REMORSE_STEPS)
+        return SWITCH_Z * settled * (1.0 + remorse)
 
     def _everywhere(self, num_steps: int, reason: str) -> Choice:
         return Choice(num_steps, reason, (Tier(self._max_running_requests, num_steps),), ())

@@ -38,10 +38,15 @@ HUBER_SPREADS = 1.5
 # A fit that prices the smallest step below this share of the median one is not physical.
 LEAST_SHARE = 0.01
 IRLS_ROUNDS = 2
+SPEED_ROUNDS = 3
+BLOCK_STEPS = 16.0
+BLOCKS_MIN = 4
+BLOCKS_MAX = 4_096
+SLOWNESS_MAX = 0.8
 SPREAD_MIN = 0.01
 # How far cells stray from the backbone, as a ratio: bounds of the estimate.
 STRAY_MIN, STRAY_MAX, STRAY_START = 0.04, 0.30, 0.10
-CONTEXT_STRAY = 0.3
+CONTEXT_STRAY = 0.05
 # No correction may price a step below this share of the backbone.
 FACTOR_MIN = 0.1
 # Neighbouring steps share their noise, so n samples are worth fewer.
@@ -107,7 +112,15 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray
     predicted = features @ coefficients
     if not np.all(np.isfinite(predicted)) or not np.all(predicted > 0.0):
         return None
-    cells = _cells(samples, samples.seconds / predicted - 1.0, age_weight, cell, cell_count)
+    error = samples.seconds / predicted - 1.0
+    cells = _cells(samples, error, age_weight, cell, cell_count)
+    doubt = np.zeros(cell_count)
+    for _ in range(SPEED_ROUNDS):
+        speed = _speed(error - cells.mean[cell], samples.age_steps, cells.spread)
+        if speed is None:
+            break
+        cells = _cells(samples, (1.0 + error) / (1.0 + speed.slowness) - 1.0, age_weight, cell, cell_count)
+        doubt = _doubt(speed, cell, cell_count)
     speculating = (lengths > 0).astype(np.float64)
     constant, fixed, request, step, request_step, context, fixed_context = coefficients
     center = np.where(cells.weight > 0.0, cells.center, 1.0).reshape(shape)
@@ -127,7 +140,58 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray
     least = fit.length_terms + fit.request_terms
     if float(least.min()) < LEAST_SHARE * _median(samples.seconds):
         return None
-    return _shrink(fit, cells, sizes)
+    return _shrink(fit, cells, sizes, doubt.reshape(shape))
+
+
+class _Speed(NamedTuple):
+    """How fast the machine was.
+
+    slowness: [n] relative, at each sample; block: [n] the samples that share it; sharers: [n] how many
+    they are; scatter, noise: variance of slowness, and of one sample about it.
+    """
+
+    slowness: FloatArray
+    block: npt.NDArray[np.int64]
+    sharers: FloatArray
+    scatter: float
+    noise: float
+
+
+def _speed(residual: FloatArray, age_steps: FloatArray, spread: float) -> _Speed | None:
+    """The machine's own speed over time; None if it is steady.
+
+    Clocks and neighbours move it. Steps of the same dozen share it, whatever their length, so their
+    common residual is the machine's and not their lengths'. It is believed as far as such
+    residuals scatter beyond what sampling explains.
+    """
+    block = np.minimum(age_steps / BLOCK_STEPS, BLOCKS_MAX).astype(np.int64)
+    weight = _huber(residual)
+    count = np.bincount(block, weight)
+    mean = np.bincount(block, weight * residual) / np.maximum(count, 1e-12)
+    solid = count >= BLOCK_STEPS / 4.0
+    if int(solid.sum()) < BLOCKS_MIN:
+        return None
+    noise = min(float(1.4826 * _median(np.abs(residual - mean[block]))), spread) ** 2
+    scatter = float(np.mean(mean[solid] ** 2 - noise / count[solid]))
+    if scatter < noise / BLOCK_STEPS:
+        return None
+    believed = np.clip(mean * count / (count + noise / scatter), -SLOWNESS_MAX, SLOWNESS_MAX)
+    return _Speed(believed[block], block, np.asarray(count[block], dtype=np.float64), scatter, noise)
+
+
+def _doubt(speed: _Speed, cell: npt.NDArray[np.int64], cell_count: int) -> FloatArray:
+    """[cells] variance of a cell's mean that is due to the machine's speed.
+
+    What a cell shares its blocks with tells how fast the machine was; alone in a block it cannot tell
+    its own price from the machine's mood.
+    """
+    pairs, place = np.unique(speed.block * cell_count + cell, return_inverse=True)
+    own = np.bincount(place).astype(np.float64)
+    others = np.maximum(np.bincount(place, speed.sharers) / own - own, 0.0)
+    unknown = speed.scatter * speed.noise / (others * speed.scatter + speed.noise)
+    of = pairs % cell_count
+    total = np.maximum(np.bincount(of, own, cell_count), 1e-12)
+    return np.asarray(np.bincount(of, own**2 * unknown, cell_count) / total**2)
 
 
 class _Cells(NamedTuple):
@@ -210,7 +274,7 @@ def _cells(
     return _Cells(total, mean, slope, center, spread)
 
 
-def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray) -> StepTimeFit:
+def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray, doubt: FloatArray) -> StepTimeFit:
     """Pull every cell toward its bucket and every bucket toward the backbone."""
     shape = fit.weight.shape
     mean, weight = cells.mean.reshape(shape), fit.weight
@@ -223,8 +287,9 @@ def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray) -> StepTimeFit:
     # An unvisited bucket strays more, the farther from visited ones.
     reach = 1.0 + _distance(np.asarray(visited.any(axis=1)))[:, None]
     prior_precision = 1.0 / (stray * reach) ** 2
-    precision = prior_precision + weight / noise
-    pull = (weight / noise) / precision
+    evidence = np.where(visited, 1.0 / (noise / np.maximum(weight, 1e-12) + doubt), 0.0)
+    precision = prior_precision + evidence
+    pull = evidence / precision
     correction = np.where(visited, bucket + pull * (mean - bucket), bucket)
     # The price must not fall as context grows, up to the twice of the centre where the slope ends.
     by_context = fit.context_terms[None, :] * fit.context_center

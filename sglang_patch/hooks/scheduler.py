@@ -78,6 +78,10 @@ def _begin(control: StepControl, scheduler: Any, batch: Any, now_ns: int) -> Ste
         return record
     running = scheduler.running_batch
     decoding = len(running.reqs) if running is not None else 0
+    if decoding:
+        # The decode step that follows runs both.
+        known = running.seq_lens_cpu
+        context_tokens = context_tokens + sum(known.tolist()) if known is not None else 0
     control.begin_other(batch_size + decoding, context_tokens, waiting, now_ns, idled=scheduler._sched_idled)
     return None
 

@@ -15,7 +15,8 @@ STEADY_RATIO_MIN = 0.95
 STEADY_MEDIAN_RATIO_MIN = 0.98
 STEADY_SWITCHES_PER_1000_MAX = 2.0
 MOVING_RATIO_MIN = 0.985
-PROBE_SHARE_MAX = 0.06
+# Of steps, most of them with rivals that are as good: what probing costs is in the ratio.
+PROBE_SHARE_MAX = 0.10
 
 
 @pytest.mark.parametrize("world", STEADY, ids=lambda world: world.name)

@@ -11,7 +11,7 @@ from tests.unit.control_service.factories import observation
 def walk(
     tour: ColdStart, batch_size: int, step_s: dict[int, float], accepted: float, telemetry: bool = True
 ) -> list[int]:
-    """The lengths run until the tour is over, each step told at once; a share of requests accepts everything."""
+    """The lengths run until the tour is over, each step told at once; a share of requests accepts all."""
     lengths: list[int] = []
     index, previous = 1, -1
     while (length := tour.length_at(index)) is not None:

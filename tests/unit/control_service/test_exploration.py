@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -39,18 +40,12 @@ def forecast(
 
 def probes(prober: Prober, seen: BatchForecast, incumbent: int, steps: int) -> list[Probe]:
     """Every probe started in so many steps, telemetry in time."""
-    started = []
-    for index in range(1, steps + 1):
-        if prober.running_at(index) is None and (
-            probe := prober.consider(index, index - 1, 0, seen, incumbent)
-        ):
-            started.append(probe)
-    return started
+    idle = (index for index in range(1, steps + 1) if prober.running_at(index) is None)
+    return [probe for index in idle if (probe := prober.consider(index, index - 1, 0, seen, incumbent))]
 
 
 def gaps(started: list[Probe]) -> list[int]:
-    first = [probe.first_step_index for probe in started]
-    return [later - earlier for earlier, later in zip(first, first[1:], strict=False)]
+    return [later.first_step_index - earlier.first_step_index for earlier, later in pairwise(started)]
 
 
 def test_a_rival_within_its_uncertainty_is_looked_at_ever_less_often() -> None:
