@@ -43,6 +43,7 @@ BLOCK_STEPS = 16.0
 BLOCKS_MIN = 4
 BLOCKS_MAX = 4_096
 SLOWNESS_MAX = 0.8
+NOISE_MIN = 1e-3
 SPREAD_MIN = 0.01
 # How far cells stray from the backbone, as a ratio: bounds of the estimate.
 STRAY_MIN, STRAY_MAX, STRAY_START = 0.04, 0.30, 0.10
@@ -171,7 +172,7 @@ def _speed(residual: FloatArray, age_steps: FloatArray, spread: float) -> _Speed
     solid = count >= BLOCK_STEPS / 4.0
     if int(solid.sum()) < BLOCKS_MIN:
         return None
-    noise = min(float(1.4826 * _median(np.abs(residual - mean[block]))), spread) ** 2
+    noise = max(min(float(1.4826 * _median(np.abs(residual - mean[block]))), spread), NOISE_MIN) ** 2
     scatter = float(np.mean(mean[solid] ** 2 - noise / count[solid]))
     if scatter < noise / BLOCK_STEPS:
         return None
