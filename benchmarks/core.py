@@ -135,6 +135,7 @@ class SyntheticEngine:
             decision_wait_us=0.0,
             control_us=40.0,
             dropped_records=0,
+            after_full_accept=tuple(self._random.random() < 0.2 for _ in range(batch_size)),
         )
 
     def query(self, batch_size: int) -> StepQuery:

@@ -8,7 +8,9 @@ import numpy as np
 
 from control_service.core.types import StepObservation
 
-BURST_STEPS = 3
+BURST_STEPS = 2
+# Twice around: a machine that slows down in the middle must not look like a length that is slow.
+ROUNDS = 2
 LENGTHS_MAX = 6
 # Steps to wait for telemetry before the tour is run again; doubles each time.
 PATIENCE_STEPS = 64
@@ -41,9 +43,10 @@ class ColdStart:
         if self._start is None:
             self._start = step_index
         stage = max(step_index - self._start, 0) // BURST_STEPS
-        if stage >= len(self._tour) or self._is_hopeless(self._tour[stage]):
+        if stage >= ROUNDS * len(self._tour):
             return None
-        return self._tour[stage]
+        length = self._tour[stage % len(self._tour)]
+        return None if self._is_hopeless(length) else length
 
     def steps_left(self, step_index: int) -> int:
         """For how many steps from this one on `length_at` says the same."""
@@ -64,7 +67,7 @@ class ColdStart:
 
     def repeat_if_due(self, step_index: int) -> None:
         """The models are still not ready: start over once patience has run out."""
-        tour_steps = BURST_STEPS * len(self._tour)
+        tour_steps = ROUNDS * BURST_STEPS * len(self._tour)
         if self._start is None or step_index < self._start + tour_steps + self._patience:
             return
         self._start = step_index

@@ -13,8 +13,14 @@ IntArray = npt.NDArray[np.int64]
 
 MAX_REGIMES = 64
 SAMPLES_PER_REGIME = 128
+# Of a regime that is full, one in so many is kept: what is kept must reach back to the last time that
+# another length was looked at, or nothing tells how fast the machine was then.
+KEPT_ONE_IN = 8
 # Contexts within a factor of four share a regime.
 CONTEXT_REGIME_LOG2 = 2.0
+
+
+_SCATTER = 2_654_435_761
 
 
 class SampleArrays(NamedTuple):
@@ -33,15 +39,16 @@ class SampleArrays(NamedTuple):
 
 
 class RegimeSamples:
-    """A ring of samples for each (length, batch bucket, context magnitude).
+    """Some samples for each (length, batch bucket, context magnitude).
 
-    Bounded in both directions: a full ring overwrites its oldest sample, a full
-    table gives the ring that was idle longest to the newcomer.
+    Bounded in both directions: a full regime is thinned as more comes, a full table gives the
+    regime that was idle longest to the newcomer.
     """
 
     def __init__(self) -> None:
         self._rows = np.zeros((MAX_REGIMES, SAMPLES_PER_REGIME, 6))
         self._count = np.zeros(MAX_REGIMES, dtype=np.int64)
+        self._offered = [0] * MAX_REGIMES
         self._touched_at = [0] * MAX_REGIMES
         self._slot: dict[tuple[int, int, int], int] = {}
 
@@ -62,7 +69,12 @@ class RegimeSamples:
         magnitude = int(math.log2(context_tokens + 1.0) / CONTEXT_REGIME_LOG2)
         slot = self._slot_of((length_index, bucket_index, magnitude))
         self._touched_at[slot] = now
-        row = int(self._count[slot]) % SAMPLES_PER_REGIME
+        self._offered[slot] += 1
+        count = int(self._count[slot])
+        if count >= SAMPLES_PER_REGIME and self._offered[slot] % KEPT_ONE_IN:
+            return
+        # Full, it is thinned evenly, and not from its old end.
+        row = count if count < SAMPLES_PER_REGIME else count * _SCATTER % SAMPLES_PER_REGIME
         self._rows[slot, row] = (length_index, bucket_index, paid_size, context_tokens, seconds, now)
         self._count[slot] += 1
 
@@ -89,5 +101,5 @@ class RegimeSamples:
             idle = min(self._slot, key=lambda key: self._touched_at[self._slot[key]])
             slot = self._slot.pop(idle)
         self._slot[regime] = slot
-        self._count[slot] = 0
+        self._count[slot] = self._offered[slot] = 0
         return slot

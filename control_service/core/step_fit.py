@@ -38,12 +38,13 @@ HUBER_SPREADS = 1.5
 # A fit that prices the smallest step below this share of the median one is not physical.
 LEAST_SHARE = 0.01
 IRLS_ROUNDS = 2
-SPEED_ROUNDS = 3
 BLOCK_STEPS = 16.0
 BLOCKS_MIN = 4
 BLOCKS_MAX = 4_096
+# A cell speaks for the speed of a block as far as it is known from so many samples elsewhere.
+TRUST_COUNT = 8.0
+WITNESSES_MIN = 0.5
 SLOWNESS_MAX = 0.8
-NOISE_MIN = 1e-3
 SPREAD_MIN = 0.01
 # How far cells stray from the backbone, as a ratio: bounds of the estimate.
 STRAY_MIN, STRAY_MAX, STRAY_START = 0.04, 0.30, 0.10
@@ -115,13 +116,11 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray
         return None
     error = samples.seconds / predicted - 1.0
     cells = _cells(samples, error, age_weight, cell, cell_count)
+    speed = _speed(error, cells.sample_weight, samples.age_steps, cell, cell_count, cells.spread)
     doubt = np.zeros(cell_count)
-    for _ in range(SPEED_ROUNDS):
-        speed = _speed(error - cells.mean[cell], samples.age_steps, cells.spread)
-        if speed is None:
-            break
+    if speed is not None:
         cells = _cells(samples, (1.0 + error) / (1.0 + speed.slowness) - 1.0, age_weight, cell, cell_count)
-        doubt = _doubt(speed, cell, cell_count)
+        doubt = speed.doubt
     speculating = (lengths > 0).astype(np.float64)
     constant, fixed, request, step, request_step, context, fixed_context = coefficients
     center = np.where(cells.weight > 0.0, cells.center, 1.0).reshape(shape)
@@ -145,54 +144,52 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray
 
 
 class _Speed(NamedTuple):
-    """How fast the machine was.
-
-    slowness: [n] relative, at each sample; block: [n] the samples that share it; sharers: [n] how many
-    they are; scatter, noise: variance of slowness, and of one sample about it.
-    """
+    """slowness: [n] how much slower than usual the machine was at each sample. doubt: [cells] variance of a
+    cell's mean that is due to the machine's speed."""
 
     slowness: FloatArray
-    block: npt.NDArray[np.int64]
-    sharers: FloatArray
-    scatter: float
-    noise: float
+    doubt: FloatArray
 
 
-def _speed(residual: FloatArray, age_steps: FloatArray, spread: float) -> _Speed | None:
+def _speed(
+    error: FloatArray,
+    weight: FloatArray,
+    age_steps: FloatArray,
+    cell: npt.NDArray[np.int64],
+    cell_count: int,
+    spread: float,
+) -> _Speed | None:
     """The machine's own speed over time; None if it is steady.
 
-    Clocks and neighbours move it. Steps of the same dozen share it, whatever their length, so their
-    common residual is the machine's and not their lengths'. It is believed as far as such
-    residuals scatter beyond what sampling explains.
+    Clocks and neighbours move it. Steps of the same dozen (a block) share it, whatever their length. What
+    a block says of a cell is compared with what the cell's *other* blocks say, so that a length that ran in
+    one slow minute only is not what that minute is judged by. It is believed as far as blocks scatter
+    beyond what sampling explains.
     """
     block = np.minimum(age_steps / BLOCK_STEPS, BLOCKS_MAX).astype(np.int64)
-    weight = _huber(residual)
-    count = np.bincount(block, weight)
-    mean = np.bincount(block, weight * residual) / np.maximum(count, 1e-12)
-    solid = count >= BLOCK_STEPS / 4.0
-    if int(solid.sum()) < BLOCKS_MIN:
+    pairs, place = np.unique(block * cell_count + cell, return_inverse=True)
+    of_block, of_cell = np.divmod(pairs, cell_count)
+    count = np.bincount(place, weight)
+    total = np.bincount(place, weight * error)
+    elsewhere = np.maximum(np.bincount(of_cell, count, cell_count)[of_cell] - count, 0.0)
+    told = np.bincount(of_cell, total, cell_count)[of_cell] - total
+    known = count * elsewhere / (elsewhere + TRUST_COUNT)
+    departure = total / np.maximum(count, 1e-12) - told / np.maximum(elsewhere, 1e-12)
+    witnesses = np.bincount(of_block, known)
+    mean = np.bincount(of_block, known * departure) / np.maximum(witnesses, 1e-12)
+    seen = witnesses > WITNESSES_MIN
+    if int(seen.sum()) < BLOCKS_MIN:
         return None
-    noise = max(min(float(1.4826 * _median(np.abs(residual - mean[block]))), spread), NOISE_MIN) ** 2
-    scatter = float(np.mean(mean[solid] ** 2 - noise / count[solid]))
+    noise = max(spread, SPREAD_MIN) ** 2
+    scatter = float(np.average(mean[seen] ** 2 - noise / witnesses[seen], weights=np.sqrt(witnesses[seen])))
     if scatter < noise / BLOCK_STEPS:
         return None
-    believed = np.clip(mean * count / (count + noise / scatter), -SLOWNESS_MAX, SLOWNESS_MAX)
-    return _Speed(believed[block], block, np.asarray(count[block], dtype=np.float64), scatter, noise)
-
-
-def _doubt(speed: _Speed, cell: npt.NDArray[np.int64], cell_count: int) -> FloatArray:
-    """[cells] variance of a cell's mean that is due to the machine's speed.
-
-    What a cell shares its blocks with tells how fast the machine was; alone in a block it cannot tell
-    its own price from the machine's mood.
-    """
-    pairs, place = np.unique(speed.block * cell_count + cell, return_inverse=True)
-    own = np.bincount(place).astype(np.float64)
-    others = np.maximum(np.bincount(place, speed.sharers) / own - own, 0.0)
-    unknown = speed.scatter * speed.noise / (others * speed.scatter + speed.noise)
-    of = pairs % cell_count
-    total = np.maximum(np.bincount(of, own, cell_count), 1e-12)
-    return np.asarray(np.bincount(of, own**2 * unknown, cell_count) / total**2)
+    believed = np.clip(mean * witnesses / (witnesses + noise / scatter), -SLOWNESS_MAX, SLOWNESS_MAX)
+    # What the others of its block cannot tell about the speed, a cell's mean is in doubt of.
+    unknown = scatter * noise / (np.maximum(witnesses[of_block] - known, 0.0) * scatter + noise)
+    per_cell = np.maximum(np.bincount(of_cell, count, cell_count), 1e-12)
+    doubt = np.bincount(of_cell, count**2 * unknown, cell_count) / per_cell**2
+    return _Speed(believed[block], doubt)
 
 
 class _Cells(NamedTuple):
@@ -201,6 +198,7 @@ class _Cells(NamedTuple):
     slope: FloatArray
     center: FloatArray
     spread: float
+    sample_weight: FloatArray
 
 
 def _features(length: FloatArray, paid_size: FloatArray, context_tokens: FloatArray) -> FloatArray:
@@ -272,7 +270,7 @@ def _cells(
     relative = samples.context_tokens / center[cell] - 1.0
     curvature = np.bincount(cell, weight * relative**2, cell_count) + (spread / CONTEXT_STRAY) ** 2
     slope = np.bincount(cell, weight * relative * residual, cell_count) / curvature
-    return _Cells(total, mean, slope, center, spread)
+    return _Cells(total, mean, slope, center, spread, weight)
 
 
 def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray, doubt: FloatArray) -> StepTimeFit:

@@ -14,6 +14,8 @@ from control_service.core.types import CellEstimate, StepObservation
 
 MIN_LENGTHS = 2
 MIN_SAMPLES = 8
+# Until a cell has so many samples, those of steps that have just changed length count too.
+CHANGED_SAMPLES = 8
 ERRORS_KEPT = 64
 # Beyond this scatter the features do not describe the engine at all.
 MAX_SPREAD = 1.0
@@ -22,8 +24,8 @@ MAX_SPREAD = 1.0
 class StepTimeModel:
     """Price of a decode step by length, batch size and context.
 
-    A step whose length has just changed is not learned from: it may pay for the
-    change (cold draft state, another graph), which is not a price of the length.
+    A step whose length has just changed may pay for the change (cold draft state, another graph), which
+    is not a price of the length: it is learned from only where there is little else.
     """
 
     def __init__(self, lengths: tuple[int, ...], buckets: BatchBuckets) -> None:
@@ -47,11 +49,13 @@ class StepTimeModel:
     def observe(self, step: StepObservation) -> float | None:
         """Learn one step. Returns the relative error of the prediction made before seeing it."""
         self._clock += 1
-        if step.changed_length:
-            self.changed_steps_total += 1
-            return None
         length_index = self._index[step.num_steps]
         bucket_index = self._buckets.index(step.batch_size)
+        if step.changed_length:
+            self.changed_steps_total += 1
+            little = self._counts.get((length_index, bucket_index), 0) < CHANGED_SAMPLES
+            if step.previous_num_steps < 0 or not little:
+                return None
         paid_size = self._buckets.paid_size(step.batch_size)
         error = self._error(step, length_index, bucket_index, paid_size)
         self._samples.add(

@@ -57,7 +57,7 @@ def test_a_first_fit_exists_after_the_tour_and_the_best_length_is_chosen() -> No
     target = session()
     leases = serve(target, 60)
     reasons = [decision.choice.reason for decision in target.decisions]
-    assert reasons[:15] == ["cold_start"] * 15
+    assert reasons[:20] == ["cold_start"] * 20
     assert target.models.forecaster is not None
     assert {tier.num_steps for tier in leases[-1].tiers} == {5}
     generations = [lease.model_generation for lease in leases]
