@@ -30,9 +30,6 @@ Ask = tuple[int, int, int, int]
 
 WORD: Final = 8
 _CODES: Final = 256
-# Flags of one request, by (first step, after a full accept).
-_FIRST, _AFTER_FULL = 1, 2
-_FLAGS: Final = {(False, False): 0, (True, False): 1, (False, True): 2, (True, True): 3}
 # Words of the head.
 _ASK_SEQ, _LEASE_SEQ, _CONNECTED, _HEAD, _TAIL, _DROPPED = range(6)
 _ASKS: Final = 8
@@ -42,7 +39,7 @@ _LEASES_AT: Final = (_ASKS + 2 * _ASK_WORDS) * WORD
 # A lease's fixed part; then one byte a batch size, from 0 to the largest: its length. The agent
 # spreads the tiers out, so that the step thread reads one byte instead of searching a table.
 _LEASE: Final = struct.Struct("=5Q2q")
-# A record's fixed part; then one byte a request for accepted drafts, and one for its flags.
+# A record's fixed part; then by request a byte each: accepted drafts, first step, after a full accept.
 _RECORD: Final = struct.Struct("=13Q4b")
 
 
@@ -60,7 +57,7 @@ class Board:
     def __init__(self, ring_size: int, max_batch_size: int, descriptor: int | None = None) -> None:
         lease_bytes = _aligned(_LEASE.size + max_batch_size + 1)
         self._ring_at = _LEASES_AT + 2 * lease_bytes
-        self._slot_bytes = _aligned(_RECORD.size + 2 * max_batch_size)
+        self._slot_bytes = _aligned(_RECORD.size + 3 * max_batch_size)
         size = self._ring_at + ring_size * self._slot_bytes
         if descriptor is None:
             descriptor = os.memfd_create("turbospec-board")
@@ -137,8 +134,9 @@ class Board:
             shadow_num_steps,
         )
         at += _RECORD.size
-        flags = bytes(map(_FLAGS.__getitem__, zip(record.first_step, record.after_full_accept, strict=True)))
-        self._bytes[at : at + 2 * size] = bytes(record.accepted_drafts) + flags
+        self._bytes[at : at + 3 * size] = (
+            bytes(record.accepted_drafts) + bytes(record.first_step) + bytes(record.after_full_accept)
+        )
         words[_HEAD] = head + 1
 
     # -- agent ---------------------------------------------------------------
@@ -232,9 +230,10 @@ class Board:
         record.previous_num_steps = previous_num_steps
         at += _RECORD.size
         record.accepted_drafts = list(self._bytes[at : at + batch_size])
-        flags = self._bytes[at + batch_size : at + 2 * batch_size]
-        record.first_step = [flag & _FIRST != 0 for flag in flags]
-        record.after_full_accept = [flag & _AFTER_FULL != 0 for flag in flags]
+        record.first_step = [flag != 0 for flag in self._bytes[at + batch_size : at + 2 * batch_size]]
+        record.after_full_accept = [
+            flag != 0 for flag in self._bytes[at + 2 * batch_size : at + 3 * batch_size]
+        ]
         return record
 
 

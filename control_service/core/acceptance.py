@@ -7,9 +7,9 @@ min(m+1, k). Accepted / proposed is not used anywhere: it depends on the length.
 The first position is told apart by what came before. Accepted runs go on: a step that
 follows one with every draft accepted starts inside such a run, and shorter lengths start
 inside runs more often. One rate for both would credit to the length what is due to the
-text: learned at length 7 it underrates length 1 by up to 7 % on n-gram drafts. How often
+text, and underrate short lengths by what was learned at long ones. How often
 a step starts inside a run follows from the length itself, as the stationary share of a
-two-state chain; so acceptance learned at one length holds for the others, within 2 %.
+two-state chain; so acceptance learned at one length holds for the others.
 
 Two Beta counters a rate: a slow one that gives the estimate, and a fast one
 that replaces it when the two disagree beyond chance, so that a steady load is

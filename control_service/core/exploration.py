@@ -13,9 +13,6 @@ from control_service.core.forecast import BatchForecast
 PROBE_STEPS = 5
 BACKOFF_START_STEPS = 48
 BACKOFF_MAX_STEPS = 1_024
-# A rival that may cost so little is looked at more often, until it is known well enough.
-NEAR_GAIN = 0.03
-NEAR_BACKOFF_MAX_STEPS = 96
 # At length 0 acceptance is not seen at all: look again so soon, at the drafts of a few requests or steps.
 BLIND_BACKOFF_S = 1.5
 BLIND_BACKOFF_MIN_STEPS = 32
@@ -92,14 +89,9 @@ class Prober:
         backoff = self._backoff.setdefault((bucket, rival), _Backoff())
         if gain > backoff.judged_gain + NEWS_GAIN:
             backoff.interval_steps = BACKOFF_START_STEPS
-        if blind:
-            limit = _blind_backoff_steps(float(forecast.seconds[incumbent]))
-        else:
-            limit = NEAR_BACKOFF_MAX_STEPS if gain > -NEAR_GAIN else BACKOFF_MAX_STEPS
+        limit = _blind_backoff_steps(float(forecast.seconds[incumbent])) if blind else BACKOFF_MAX_STEPS
         backoff.next_step_index = step_index + backoff.interval_steps
-        if gain <= 0.0:
-            # One that is expected to be better costs nothing to look at, and is not put off for long.
-            backoff.interval_steps = min(2 * backoff.interval_steps, limit)
+        backoff.interval_steps = min(2 * backoff.interval_steps, limit)
         backoff.judged_gain = gain
         self._active = Probe(forecast.lengths[rival], step_index, step_index + steps - 1)
         return self._active

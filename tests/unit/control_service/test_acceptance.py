@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control_service.core.acceptance import FIRST_POSITION_PRIOR, AcceptanceModel
+from control_service.core.acceptance import AcceptanceModel
 from control_service.core.acceptance import _table as table_of
 
 STEPS = st.lists(
@@ -33,10 +33,10 @@ def test_a_step_counts_every_position_it_reached_and_none_beyond() -> None:
 
 def test_a_full_accept_is_censored_not_a_rejection() -> None:
     model = AcceptanceModel(2)
-    for _ in range(50):
-        model.observe(1, (1,))
+    for step in range(50):
+        model.observe(1, (1,), (step > 0,))
     assert model.positions()[1].rejected == 0.0
-    assert model.table().rate[1] > FIRST_POSITION_PRIOR
+    assert model.table().rate[1] > 0.9
 
 
 def test_what_follows_a_full_accept_is_counted_apart() -> None:
