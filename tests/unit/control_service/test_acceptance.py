@@ -33,7 +33,7 @@ def test_a_step_counts_every_position_it_reached_and_none_beyond() -> None:
 
 def test_a_full_accept_is_censored_not_a_rejection() -> None:
     model = AcceptanceModel(2)
-    for step in range(50):
+    for step in range(100):
         model.observe(1, (1,), (step > 0,))
     assert model.positions()[1].rejected == 0.0
     assert model.table().rate[1] > 0.9
