@@ -6,13 +6,16 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-service serve demo bench test test-unit lint format proto clean
+.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: ## .venv with everything: SGLang on CPU, the service, the tests (2 GB; seconds when done)
+setup: ## .venv with everything: SGLang on CPU and the service (2 GB; seconds when done)
 	@$(PYTHON) scripts/setup.py
+
+setup-test: ## setup, and what tests run against: Redis, Prometheus, Alertmanager, Chromium (Debian packages)
+	@$(PYTHON) scripts/setup.py --profile test
 
 setup-service: ## .venv with the control service and the command line only (no SGLang)
 	@$(PYTHON) scripts/setup.py --profile service
@@ -26,7 +29,7 @@ demo: setup ## serve, put a moving load on it, and compare with fixed lengths
 bench: setup ## the benchmark on real engines (long)
 	@$(BIN)/turbospec bench engine $(ARGS)
 
-test: lint ## all tests: unit, integration, and the real engine
+test: setup-test lint ## all tests: unit, integration, and the real engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
 
 test-unit: setup ## the fast tests

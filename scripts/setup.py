@@ -1,4 +1,4 @@
-"""Sets up `.venv` with pinned dependencies: `python scripts/setup.py [--profile all|service]`.
+"""Sets up `.venv` with pinned dependencies: `python scripts/setup.py [--profile serve|test|service]`.
 
 Needs nothing but Python's standard library, so that any Python from 3.11 can run it. Every step leaves a
 stamp, a digest of what it was made from; a step whose stamp still holds is skipped, so a second run costs
@@ -18,7 +18,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -27,6 +28,8 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 MINIMUM_PYTHON: Final = (3, 11)
 HEARTBEAT_S: Final = 20.0
 LOG_TAIL_LINES: Final = 25
+# Asked by Debian's package scripts before they start a service.
+POLICY_RC: Final = Path("/usr/sbin/policy-rc.d")
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,16 @@ class Tool:
     purpose: str
 
 
-TOOLS: Final = (
+SERVE_TOOLS: Final = (
     Tool("make", "make", "runs the Makefile"),
     Tool("g++", "g++", "compiles SGLang's NGRAM drafter at its first use"),
+)
+TEST_TOOLS: Final = (
+    *SERVE_TOOLS,
+    Tool("redis-server", "redis-server", "holds what two control services share"),
+    Tool("prometheus", "prometheus", "scrapes a real run; promtool checks rules"),
+    Tool("prometheus-alertmanager", "prometheus-alertmanager", "receives real alerts"),
+    Tool("chromium", "chromium", "opens the status page"),
 )
 
 
@@ -82,14 +92,25 @@ def _from_file(name: str, title: str, *arguments: str) -> Step:
     )
 
 
+@dataclass(frozen=True)
+class Profile:
+    """What is to be there: pip's steps in order, and programs that pip cannot bring."""
+
+    steps: tuple[Step, ...]
+    tools: tuple[Tool, ...] = ()
+
+
+_ALL_STEPS: Final = (
+    _from_file("torch", "installing torch (200 MB; far more where only its CUDA build is to be had)"),
+    _from_file("engine-cpu", "installing what SGLang needs on a CPU (200 MB)"),
+    _project("engine,service,cli,models,dev"),
+    _from_file("no-deps", "installing SGLang and the default model's weights (130 MB)", "--no-deps"),
+)
+
 PROFILES: Final = {
-    "all": (
-        _from_file("torch", "installing torch (200 MB; far more where only its CUDA build is to be had)"),
-        _from_file("engine-cpu", "installing what SGLang needs on a CPU (200 MB)"),
-        _project("engine,service,cli,models,dev"),
-        _from_file("no-deps", "installing SGLang and the default model's weights (130 MB)", "--no-deps"),
-    ),
-    "service": (_project("service,cli"),),
+    "serve": Profile(_ALL_STEPS, SERVE_TOOLS),
+    "test": Profile(_ALL_STEPS, TEST_TOOLS),
+    "service": Profile((_project("service,cli"),)),
 }
 
 
@@ -115,18 +136,21 @@ class Stamps:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Set up the virtual environment.")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="all", help="what to install (all)")
+    parser.add_argument(
+        "--profile", choices=sorted(PROFILES), default="serve", help="what to install (serve)"
+    )
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="where (.venv)")
     arguments = parser.parse_args(argv)
-    check_machine(need_tools=arguments.profile == "all")
+    profile = PROFILES[arguments.profile]
+    check_machine(profile.tools)
     venv: Path = arguments.venv.absolute()
     venv.mkdir(parents=True, exist_ok=True)
     lock = os.open(venv, os.O_RDONLY | os.O_DIRECTORY)
     fcntl.flock(lock, fcntl.LOCK_EX)  # held until this process ends
-    install(venv, PROFILES[arguments.profile])
+    install(venv, profile.steps)
 
 
-def check_machine(need_tools: bool) -> None:
+def check_machine(tools: Sequence[Tool]) -> None:
     """Stop with one clear line if this machine cannot do it and may not be changed so that it can."""
     if sys.version_info < MINIMUM_PYTHON:
         _stop(
@@ -135,7 +159,7 @@ def check_machine(need_tools: bool) -> None:
         )
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         _stop(f"this is {platform.system()} on {platform.machine()}; the set-up is for Linux on x86_64")
-    packages = [tool.apt_package for tool in TOOLS if need_tools and shutil.which(tool.command) is None]
+    packages = [tool.apt_package for tool in tools if shutil.which(tool.command) is None]
     if importlib.util.find_spec("ensurepip") is None:
         packages.append(f"python3.{sys.version_info.minor}-venv")
     if packages:
@@ -148,21 +172,34 @@ def apt_install(packages: Sequence[str]) -> None:
     prefix = _root_prefix()
     if prefix is None or shutil.which("apt-get") is None:
         purposes = "; ".join(
-            f"{tool.command} {tool.purpose}" for tool in TOOLS if tool.apt_package in packages
+            f"{tool.command} {tool.purpose}" for tool in TEST_TOOLS if tool.apt_package in packages
         )
         _stop(f"please install: {wanted}" + (f" ({purposes})" if purposes else ""))
     print(f"[setup] installing {wanted} with apt", flush=True)
-    for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(
-            [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command],
-            check=False,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode != 0 and command[0] == "install":
-            print(done.stdout, file=sys.stderr)
-            _stop(f"apt could not install {wanted}; please install by hand")
+    with _services_held_back(prefix):
+        for command in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            done = _output_of([*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command])
+            if done.returncode != 0 and command[0] == "install":
+                print(done.stdout, file=sys.stderr)
+                _stop(f"apt could not install {wanted}; please install by hand")
+
+
+@contextmanager
+def _services_held_back(prefix: Sequence[str]) -> Iterator[None]:
+    """Debian starts a server as it installs one; the tests start their own, on ports of their own."""
+    if POLICY_RC.exists():
+        yield
+        return
+    deny = f"printf '#!/bin/sh\\nexit 101\\n' > {POLICY_RC} && chmod 755 {POLICY_RC}"
+    _output_of([*prefix, "sh", "-c", deny])
+    try:
+        yield
+    finally:
+        _output_of([*prefix, "rm", "-f", str(POLICY_RC)])
+
+
+def _output_of(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def _root_prefix() -> list[str] | None:

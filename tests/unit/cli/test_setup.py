@@ -51,23 +51,23 @@ ALL = ["torch", "engine-cpu", "project[engine,service,cli,models,dev]", "no-deps
 
 
 def test_a_second_run_installs_nothing(setup: ModuleType, installed: list[str], venv: Path) -> None:
-    setup.install(venv, setup.PROFILES["all"])
+    setup.install(venv, setup.PROFILES["serve"].steps)
     assert installed == ALL
-    setup.install(venv, setup.PROFILES["all"])
+    setup.install(venv, setup.PROFILES["serve"].steps)
     assert installed == ALL
 
 
 def test_only_what_has_changed_is_done_again(setup: ModuleType, installed: list[str], venv: Path) -> None:
-    setup.install(venv, setup.PROFILES["all"])
+    setup.install(venv, setup.PROFILES["serve"].steps)
     installed.clear()
     with (setup.ROOT / "requirements" / "no-deps.txt").open("a") as file:
         file.write("# changed\n")
-    setup.install(venv, setup.PROFILES["all"])
+    setup.install(venv, setup.PROFILES["serve"].steps)
     assert installed == ["no-deps"]
     installed.clear()
     with (setup.ROOT / "pyproject.toml").open("a") as file:
         file.write("# changed\n")
-    setup.install(venv, setup.PROFILES["all"])
+    setup.install(venv, setup.PROFILES["serve"].steps)
     assert installed == ["project[engine,service,cli,models,dev]"]
 
 
@@ -86,15 +86,15 @@ def test_an_interrupted_setup_goes_on_where_it_stopped(
     broken: list[str] = []
     monkeypatch.setattr(setup, "_pip_install", fail_at_project)
     with pytest.raises(SystemExit):
-        setup.install(venv, setup.PROFILES["all"])
+        setup.install(venv, setup.PROFILES["serve"].steps)
     assert done == ALL[:2]
-    setup.install(venv, setup.PROFILES["all"])
+    setup.install(venv, setup.PROFILES["serve"].steps)
     assert done == ALL
 
 
 def test_a_damaged_stamp_counts_as_none(setup: ModuleType, installed: list[str], venv: Path) -> None:
     (venv / "turbospec-setup.json").write_text('{"torch":')
-    setup.install(venv, setup.PROFILES["all"])
+    setup.install(venv, setup.PROFILES["serve"].steps)
     assert installed == ALL
     assert set(json.loads((venv / "turbospec-setup.json").read_text())) == set(ALL)
 
@@ -104,7 +104,7 @@ def test_an_old_python_is_refused_with_the_way_out(
 ) -> None:
     monkeypatch.setattr(setup, "MINIMUM_PYTHON", (99, 0))
     with pytest.raises(SystemExit, match="PYTHON=python3"):
-        setup.check_machine(need_tools=True)
+        setup.check_machine(setup.TEST_TOOLS)
 
 
 def test_a_missing_compiler_is_named_where_apt_may_not_be_used(
@@ -113,13 +113,13 @@ def test_a_missing_compiler_is_named_where_apt_may_not_be_used(
     monkeypatch.setattr(setup.shutil, "which", lambda name: None if name == "g++" else f"/bin/{name}")
     monkeypatch.setattr(setup, "_root_prefix", lambda: None)
     with pytest.raises(SystemExit, match=r"please install: g\+\+ \(g\+\+ compiles SGLang's NGRAM drafter"):
-        setup.check_machine(need_tools=True)
+        setup.check_machine(setup.TEST_TOOLS)
 
 
 def test_the_service_alone_needs_no_compiler(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup.shutil, "which", lambda name: None)
     monkeypatch.setattr(setup, "_root_prefix", lambda: None)
-    setup.check_machine(need_tools=False)
+    setup.check_machine(setup.PROFILES["service"].tools)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda file: file.name)
