@@ -161,6 +161,9 @@ class EngineCounters:
         self.committed_tokens_by_num_steps: Counter[int] = Counter()
         self.seconds_by_num_steps: dict[int, float] = {}
         self.drops_by_cause: Counter[str] = Counter()
+        # Running totals of the engine, as it reported them last.
+        self.lease_refusals_by_cause: Counter[str] = Counter()
+        self.dropped_asks_total = 0
         self.step_seconds = Histogram(STEP_SECONDS_BOUNDS)
         self.answer_seconds = Histogram(ANSWER_SECONDS_BOUNDS)
         self.step_time_error_ratio = Histogram(ERROR_RATIO_BOUNDS)
@@ -192,15 +195,22 @@ class EngineCounters:
         seconds[step.num_steps] = seconds.get(step.num_steps, 0.0) + step.duration_s
         if step.source == FALLBACK:
             self.fallbacks_by_reason[_bounded(self.fallbacks_by_reason, step.fallback_reason)] += 1
-        # The engine sends a running total; what it lost before is in it.
-        if step.dropped_records > self.drops_by_cause.get("engine", 0):
-            self.drops_by_cause["engine"] = step.dropped_records
+        self._take_totals(step)
         self.step_seconds.observe(step.duration_s)
         self.control_seconds.observe(step.control_us * 1e-6)
         self.decision_wait_seconds.observe(step.decision_wait_us * 1e-6)
         self.control_us.add(step.control_us)
         self.decision_wait_us.add(step.decision_wait_us)
         self.window.add(step, accepted)
+
+    def _take_totals(self, step: StepObservation) -> None:
+        """The engine sends running totals, and spans may come out of order: the largest is the newest."""
+        if step.dropped_records > self.drops_by_cause.get("engine", 0):
+            self.drops_by_cause["engine"] = step.dropped_records
+        for cause, count in step.lease_refusals:
+            if count > self.lease_refusals_by_cause.get(cause, 0):
+                self.lease_refusals_by_cause[cause] = count
+        self.dropped_asks_total = max(self.dropped_asks_total, step.dropped_asks)
 
     def count_answer(self, seconds: float) -> None:
         """Time from a request's arrival to its answer's departure."""
