@@ -6,7 +6,8 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format audit sbom proto clean
+.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format audit sbom proto \
+	dashboards clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +58,9 @@ sbom: setup ## build/sbom.cdx.json: what is installed in .venv, as CycloneDX
 
 proto: setup ## generate the stubs of the wire contract anew
 	@PYTHON=$(BIN)/python scripts/proto.sh
+
+dashboards: setup ## write the Grafana dashboards anew
+	@$(BIN)/python -m dashboards.generate
 
 clean: ## remove what tests and runs leave; keeps .venv and the cached models
 	@rm -rf .run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

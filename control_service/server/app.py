@@ -24,7 +24,7 @@ from control_service.server.admin_guard import AdminGuard
 from control_service.server.decide import DecideServicer, StreamLimits
 from control_service.server.learned import LearnedKeeper
 from control_service.server.listen import Listener, make_server, wanted_addresses
-from control_service.server.metrics import MetricsEndpoint, ServiceCollector
+from control_service.server.metrics import MetricsEndpoint, OtlpPusher, ServiceCollector, ServiceSources
 from control_service.server.tls import TlsIdentity
 from control_service.server.trace import SERVICE_NAME as TRACE_SERVICE_NAME
 from control_service.server.trace import TraceServicer
@@ -92,6 +92,7 @@ class ControlService:
         )
         self._listeners = self._make_listeners(engine_addresses, admin_addresses)
         self._metrics: MetricsEndpoint | None = None
+        self._otlp_metrics: OtlpPusher | None = None
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -113,9 +114,7 @@ class ControlService:
         try:
             for listener in self._listeners:
                 listener.bind()
-            if self._settings.metrics_listen:
-                collector = ServiceCollector(self.registry, self._decide, self._trace, self._version)
-                self._metrics = MetricsEndpoint(Address.parse(self._settings.metrics_listen), collector)
+            self._start_metrics()
             for listener in self._listeners:
                 await listener.server.start()
         except BaseException:
@@ -132,11 +131,31 @@ class ControlService:
         grace_s = self._settings.shutdown_grace_s
         await asyncio.gather(*(listener.server.stop(grace_s) for listener in self._listeners))
         await self._learned.stop()
+        if self._otlp_metrics is not None:
+            await self._otlp_metrics.stop()
         if self._metrics is not None:
             # In a thread: a scrape under way still needs this loop.
             await asyncio.to_thread(self._metrics.close)
         for listener in self._listeners:
             listener.remove_sockets()
+
+    def _start_metrics(self) -> None:
+        settings = self._settings
+        sources = ServiceSources(
+            self.registry, self._decide, self._trace, self._learned, self._admin_guard, self._version
+        )
+        collector = ServiceCollector(sources)
+        if settings.metrics_listen:
+            self._metrics = MetricsEndpoint(Address.parse(settings.metrics_listen), collector)
+        if settings.otlp_metrics_endpoint:
+            self._otlp_metrics = OtlpPusher(
+                collector,
+                sources.otlp_pushes,
+                endpoint=settings.otlp_metrics_endpoint,
+                interval_s=settings.otlp_metrics_interval_s,
+                version=self._version,
+            )
+            self._otlp_metrics.start()
 
     def _make_listeners(
         self, engine_addresses: tuple[Address, ...], admin_addresses: tuple[Address, ...]
