@@ -56,7 +56,7 @@ class ServiceSettings(BaseSettings):
         ),
     ] = False
     metrics_listen: Annotated[
-        str, Field(description="host:port of the Prometheus endpoint (port 0: any); empty: none")
+        str, Field(description="host:port of the page and the Prometheus metrics (port 0: any); empty: none")
     ] = "127.0.0.1:9464"
     ready_file: Annotated[
         Path | None,

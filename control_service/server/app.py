@@ -22,10 +22,13 @@ from control_service.server.address import Address, AddressError, parse_addresse
 from control_service.server.admin import AdminServicer
 from control_service.server.decide import DecideServicer
 from control_service.server.learned import LearnedKeeper
-from control_service.server.metrics import MetricsEndpoint, ServiceCollector
+from control_service.server.metrics import ServiceCollector
 from control_service.server.trace import SERVICE_NAME as TRACE_SERVICE_NAME
 from control_service.server.trace import TraceServicer
 from control_service.server.watch import StepWatchers
+from control_service.server.web.endpoint import WebEndpoint
+from control_service.server.web.history import StepHistory
+from control_service.server.web.views import PageViews
 from control_service.settings import ServiceSettings
 from control_service.store.sqlite import SqliteStore
 from turbospec.v1 import admin_pb2, admin_pb2_grpc, control_pb2, control_pb2_grpc
@@ -61,16 +64,17 @@ class ControlService:
         self._decide = DecideServicer(
             self.registry, self._learned, streams_max=settings.streams_max, clock=time.perf_counter
         )
-        self._trace = TraceServicer(self.registry, self._watchers)
+        self._history = StepHistory(engines_max=settings.engines_max, clock=time.time)
+        self._trace = TraceServicer(self.registry, self._watchers, self._history)
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
-        self._metrics: MetricsEndpoint | None = None
+        self._web: WebEndpoint | None = None
         self.addresses: tuple[Address, ...] = ()
 
     @property
     def metrics_address(self) -> Address | None:
-        """Where metrics are served; None if they are not."""
-        return self._metrics.address if self._metrics is not None else None
+        """Where metrics and the page are served; None if they are not."""
+        return self._web.address if self._web is not None else None
 
     async def start(self) -> None:
         """Bind everything and serve. Raises AddressError; nothing is left bound then."""
@@ -84,8 +88,8 @@ class ControlService:
         try:
             self.addresses = tuple(self._bind(address) for address in wanted)
             if self._settings.metrics_listen:
-                collector = ServiceCollector(self.registry, self._decide, self._trace, self._version)
-                self._metrics = MetricsEndpoint(Address.parse(self._settings.metrics_listen), collector)
+                self._web = self._make_web(Address.parse(self._settings.metrics_listen))
+                await self._web.start()
             await self._server.start()
         except BaseException:
             await self.stop()
@@ -100,9 +104,8 @@ class ControlService:
         self._watchers.close()
         await self._server.stop(self._settings.shutdown_grace_s)
         await self._learned.stop()
-        if self._metrics is not None:
-            # In a thread: a scrape under way still needs this loop.
-            await asyncio.to_thread(self._metrics.close)
+        if self._web is not None:
+            await self._web.close()
         for address in self.addresses:
             if address.is_unix:
                 Path(address.path).unlink(missing_ok=True)
@@ -127,6 +130,11 @@ class ControlService:
             (*HEALTH_COMPONENTS[1:], health.SERVICE_NAME, reflection.SERVICE_NAME), server
         )
         return server
+
+    def _make_web(self, address: Address) -> WebEndpoint:
+        views = PageViews(self.registry, self._history, version=self._version, clock=time.time)
+        collector = ServiceCollector(self.registry, self._decide, self._trace, self._version)
+        return WebEndpoint(address, views, collector)
 
     def _bind(self, address: Address) -> Address:
         if address.is_unix:

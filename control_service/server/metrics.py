@@ -1,6 +1,6 @@
-"""The Prometheus endpoint: counters of the core, read when scraped.
+"""The Prometheus metrics: counters of the core, read when scraped.
 
-Nothing is written per step here. A scrape runs in the HTTP server's thread, so it
+Nothing is written per step here. A scrape is rendered in a thread of its own, so it
 asks the event loop, the only writer of the counters, for the families.
 """
 
@@ -10,7 +10,6 @@ import asyncio
 import platform
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -22,7 +21,6 @@ from prometheus_client.registry import Collector
 from control_service.core.counters import Histogram
 from control_service.core.registry import EngineEntry, EngineRegistry
 from control_service.core.types import Mode
-from control_service.server.address import Address, AddressError
 from control_service.server.decide import DecideServicer
 from control_service.server.trace import TraceServicer
 
@@ -47,7 +45,7 @@ class ServiceCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Called in the HTTP server's thread; an empty scrape once the loop is gone."""
+        """Called in a thread of its own; an empty scrape once the loop is gone."""
         if self._loop.is_closed():
             return []
         return asyncio.run_coroutine_threadsafe(self._families(), self._loop).result(SCRAPE_TIMEOUT_S)
@@ -208,22 +206,3 @@ def _add_gauges(families: _Families, entry: EngineEntry) -> None:
     modes = families.gauge("mode", "1 for the mode in force.", ("mode",))
     for mode in Mode:
         modes.add_metric([engine_id, mode.name.lower()], float(mode is session.mode))
-
-
-class MetricsEndpoint:
-    """The HTTP server of one collector."""
-
-    def __init__(self, address: Address, collector: ServiceCollector) -> None:
-        registry = CollectorRegistry()
-        registry.register(collector)
-        try:
-            self._server, self._thread = start_http_server(address.port, address.host, registry)
-        except OSError as error:
-            raise AddressError(f"{address}: cannot serve metrics there: {error.strerror}") from error
-        self.address = address.with_port(self._server.server_port)
-
-    def close(self) -> None:
-        """Stop serving; returns when the thread has ended."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -18,6 +18,7 @@ from control_service.core.registry import EngineRegistry
 from control_service.core.session import EngineSession
 from control_service.server.otlp import MalformedSpanError, engine_of, step_of
 from control_service.server.watch import StepWatchers
+from control_service.server.web.history import StepHistory
 from turbospec.v1 import telemetry
 
 SERVICE_NAME = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -31,9 +32,10 @@ _log = structlog.get_logger(__name__)
 class TraceServicer:
     """Feeds spans to sessions and counts what it refuses, by cause."""
 
-    def __init__(self, registry: EngineRegistry, watchers: StepWatchers) -> None:
+    def __init__(self, registry: EngineRegistry, watchers: StepWatchers, history: StepHistory) -> None:
         self._registry = registry
         self._watchers = watchers
+        self._history = history
         self.spans_total = 0
         self.foreign_spans_total = 0
         self.drops_by_cause: Counter[str] = Counter()
@@ -110,4 +112,5 @@ class TraceServicer:
         cause = session.observe(step)
         if cause is None:
             self._watchers.publish(session.profile, step)
+            self._history.observe(session, step)
         return cause
