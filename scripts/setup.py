@@ -109,7 +109,7 @@ _ALL_STEPS: Final = (
 
 PROFILES: Final = {
     "serve": Profile(_ALL_STEPS, SERVE_TOOLS),
-    "test": Profile(_ALL_STEPS, TEST_TOOLS),
+    "test": Profile((*_ALL_STEPS, _project("browser")), TEST_TOOLS),
     "service": Profile((_project("service,cli"),)),
 }
 
