@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format proto clean
+.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit lint format proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ demo: setup ## serve, put a moving load on it, and compare with fixed lengths
 
 bench: setup ## the benchmark on real engines (long)
 	@$(BIN)/turbospec bench engine $(ARGS)
+
+soak: setup ## half an hour on a real engine: does anything grow? (ARGS="--minutes 5")
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 test: setup-test lint ## all tests: unit, integration, and the real engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
