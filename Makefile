@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit lint format proto clean
+.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit lint format audit sbom proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,12 +42,21 @@ lint: setup ## ruff, mypy, buf
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts/setup.py
+	@$(BIN)/mypy scripts/setup.py scripts/audit.py
 	@$(BIN)/buf lint
 
 format: setup ## let ruff format and repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+audit: setup ## known vulnerabilities of the pinned packages (error 3: no vulnerability service answers)
+	@$(BIN)/python scripts/audit.py $(ARGS)
+
+sbom: setup ## build/sbom.cdx.json: what is installed in .venv, as CycloneDX
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file build/sbom.cdx.json
+	@echo build/sbom.cdx.json
 
 proto: setup ## generate the stubs of the wire contract anew
 	@PYTHON=$(BIN)/python scripts/proto.sh
