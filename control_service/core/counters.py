@@ -153,6 +153,9 @@ class EngineCounters:
         self.fallbacks_by_reason: Counter[str] = Counter()
         self.steps_by_num_steps: Counter[int] = Counter()
         self.drops_by_cause: Counter[str] = Counter()
+        # Running totals of the engine, as it reported them last.
+        self.lease_refusals_by_cause: Counter[str] = Counter()
+        self.dropped_asks_total = 0
         self.step_seconds = Histogram(STEP_SECONDS_BOUNDS)
         self.answer_seconds = Histogram(ANSWER_SECONDS_BOUNDS)
         self.step_time_error_ratio = Histogram(ERROR_RATIO_BOUNDS)
@@ -179,13 +182,20 @@ class EngineCounters:
         self.steps_by_num_steps[step.num_steps] += 1
         if step.source == FALLBACK:
             self.fallbacks_by_reason[_bounded(self.fallbacks_by_reason, step.fallback_reason)] += 1
-        # The engine sends a running total; what it lost before is in it.
-        if step.dropped_records > self.drops_by_cause.get("engine", 0):
-            self.drops_by_cause["engine"] = step.dropped_records
+        self._take_totals(step)
         self.step_seconds.observe(step.duration_s)
         self.control_us.add(step.control_us)
         self.decision_wait_us.add(step.decision_wait_us)
         self.window.add(step, accepted)
+
+    def _take_totals(self, step: StepObservation) -> None:
+        """The engine sends running totals, and spans may come out of order: the largest is the newest."""
+        if step.dropped_records > self.drops_by_cause.get("engine", 0):
+            self.drops_by_cause["engine"] = step.dropped_records
+        for cause, count in step.lease_refusals:
+            if count > self.lease_refusals_by_cause.get(cause, 0):
+                self.lease_refusals_by_cause[cause] = count
+        self.dropped_asks_total = max(self.dropped_asks_total, step.dropped_asks)
 
     def count_answer(self, seconds: float) -> None:
         """Time from a request's arrival to its answer's departure."""
