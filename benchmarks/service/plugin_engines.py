@@ -10,6 +10,7 @@ import heapq
 import random
 import threading
 import time
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from benchmarks.service.load import CANDIDATES, STEPS_PER_S, profile_of
@@ -30,10 +31,10 @@ class SteppedAt(NamedTuple):
 
 
 class PluginEngine:
-    """One engine. `steps` is everything it ran."""
+    """One engine, set up by `environment` as a scheduler process is. `steps` is everything it ran."""
 
-    def __init__(self, number: int, address: str, batch_size: int) -> None:
-        config = EngineConfig.from_env({"TURBOSPEC_CONTROL_ADDRESS": address})
+    def __init__(self, number: int, address: str, batch_size: int, environment: Mapping[str, str]) -> None:
+        config = EngineConfig.from_env({"TURBOSPEC_CONTROL_ADDRESS": address, **environment})
         assert config is not None
         self.profile = profile_of(number, batch_size)
         self.steps: list[SteppedAt] = []

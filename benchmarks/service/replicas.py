@@ -12,9 +12,10 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final
 
 import grpc
@@ -38,7 +39,9 @@ from turbospec.v1.admin_pb2 import EngineStatus
 
 REPLICAS: Final = 2
 SAVE_INTERVAL_S: Final = 1.0
-CONNECT_TIMEOUT_S: Final = 30.0
+LEARN_TIMEOUT_S: Final = 60.0
+# Refits; enough for a fit that is kept in the store.
+LEARNED_GENERATION: Final = 16
 # Until the survivor has every engine, at most.
 FAILOVER_TIMEOUT_S: Final = 20.0
 AFTER_S: Final = 3.0
@@ -55,7 +58,7 @@ class EngineFailover(Record):
     moved: bool
     steps_before: int
     bare_steps_before: int
-    # Steps without a valid lease from the kill on, and how long that lasted; None: to the end.
+    # All steps without a valid lease from the kill on, and how long the first ones lasted; None: to the end.
     bare_steps: int
     outage_s: float | None
     # From the kill until the survivor had its stream, and its model's refits at first sight: 1 is cold.
@@ -93,7 +96,7 @@ def command(
         cores = Cores.of_this_machine()
         with tempfile.TemporaryDirectory(prefix="turbospec-bench-") as directory, pinned(cores.load):
             plan = TrialPlan(batch_size=batch, warmup_s=4.0, directory=Path(directory), cores=cores)
-            result = uvloop.run(run_replicas(plan, engines, seconds, learn_seconds))
+            result = uvloop.run(run_replicas(plan, engines, seconds=seconds, learn_s=learn_seconds))
     except (ValueError, BackendMissing, ProcessFailed, OSError, grpc.RpcError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
@@ -106,7 +109,14 @@ def command(
     raise typer.Exit(0 if result.within_one_lease else 1)
 
 
-async def run_replicas(plan: TrialPlan, engines: int, seconds: float, learn_s: float) -> ReplicasResult:
+async def run_replicas(
+    plan: TrialPlan,
+    engines: int,
+    *,
+    seconds: float,
+    learn_s: float,
+    environment_of_engines: Mapping[str, str] = MappingProxyType({}),
+) -> ReplicasResult:
     """Start everything, run both phases, stop everything."""
     async with AsyncExitStack() as stack:
         with pinned(plan.cores.service):
@@ -122,20 +132,22 @@ async def run_replicas(plan: TrialPlan, engines: int, seconds: float, learn_s: f
         with pinned(plan.cores.service):
             address = await stack.enter_async_context(envoy_proxy(plan.directory, ports))
         load = await load_services(plan, address, services, Asking.LEASES, engines, seconds)
-        failover = await fail_over(services, address, engines, plan.batch_size, learn_s)
+        # Numbers beyond those of the load phase: these engines are new to everybody.
+        plugins = [
+            PluginEngine(1_000 + number, address, plan.batch_size, environment_of_engines)
+            for number in range(engines)
+        ]
+        failover = await fail_over(services, plugins, learn_s)
     return ReplicasResult(environment=environment.describe("none"), load=load, failover=failover)
 
 
 async def fail_over(
-    services: Sequence[RunningService], address: str, engines: int, batch_size: int, learn_s: float
+    services: Sequence[RunningService], plugins: list[PluginEngine], learn_s: float
 ) -> list[EngineFailover]:
     """Kill the replica that has more engines, in the middle of everything."""
-    # Numbers beyond those of the load phase: these engines are new to everybody.
-    plugins = [PluginEngine(1_000 + number, address, batch_size) for number in range(engines)]
     names = {engine.profile.engine_id for engine in plugins}
     with Stepper(plugins) as stepper:
-        await _until_connected(services, names, CONNECT_TIMEOUT_S)
-        await asyncio.sleep(1.0)
+        await _until_learned(services, names)
         counted_from_s = time.monotonic()
         await asyncio.sleep(learn_s)
         owned = [set(await _connected(service)) & names for service in services]
@@ -145,6 +157,7 @@ async def fail_over(
         os.kill(services[victim].process.pid, signal.SIGKILL)
         seen = await _arrivals(survivor, owned[victim], killed_s)
         await asyncio.sleep(AFTER_S)
+        await _until_leased(plugins, killed_s)
         if stepper.failure is not None:
             raise stepper.failure
     return [
@@ -153,15 +166,26 @@ async def fail_over(
     ]
 
 
-async def _until_connected(services: Sequence[RunningService], names: set[str], timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
+async def _until_learned(services: Sequence[RunningService], names: set[str]) -> None:
+    """All engines are connected, and more is known of each than a cold start."""
+    deadline_s = time.monotonic() + LEARN_TIMEOUT_S
     while True:
-        connected = {name for service in services for name in await _connected(service)}
-        if names <= connected:
+        statuses = [status for service in services for status in (await _connected(service)).values()]
+        learned = {s.profile.engine_id for s in statuses if s.model_generation >= LEARNED_GENERATION}
+        if names <= learned:
             return
         if time.monotonic() > deadline_s:
-            raise services[0].process.failure(f"and the others do not have {sorted(names - connected)}")
+            raise services[0].process.failure(f"nor the others have learned {sorted(names - learned)}")
         await asyncio.sleep(0.1)
+
+
+async def _until_leased(plugins: Sequence[PluginEngine], killed_s: float) -> None:
+    """Every engine has recovered from its first loss, or the time is over."""
+    while time.monotonic() < killed_s + FAILOVER_TIMEOUT_S:
+        after = [[step for step in engine.steps if step.begun_s >= killed_s] for engine in plugins]
+        if all(steps and outage_s(steps) is not None for steps in after):
+            return
+        await asyncio.sleep(LOOK_S)
 
 
 async def _connected(service: RunningService) -> dict[str, EngineStatus]:
@@ -210,16 +234,11 @@ def bare_steps(steps: Sequence[SteppedAt]) -> int:
 
 
 def outage_s(steps: Sequence[SteppedAt]) -> float | None:
-    """From the first step without a lease to the first one after the last such step; 0 if all had one.
-
-    None if the last step had none.
-    """
-    bare = [number for number, step in enumerate(steps) if not step.leased]
-    if not bare:
+    """From the first step without a lease to the next one that has one; 0 if all have, None if none has."""
+    bare_s = next((step.begun_s for step in steps if not step.leased), None)
+    if bare_s is None:
         return 0.0
-    if bare[-1] == len(steps) - 1:
-        return None
-    return steps[bare[-1] + 1].begun_s - steps[bare[0]].begun_s
+    return next((step.begun_s - bare_s for step in steps if step.leased and step.begun_s > bare_s), None)
 
 
 def _show(result: ReplicasResult, batch: int) -> None:

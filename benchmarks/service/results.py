@@ -42,7 +42,7 @@ class Trial(Record):
     leases_refused: int
     spans_rejected: int
     spans_dropped: int
-    # Sent and accepted over the whole run, but not in the service's own count of steps.
+    # Sent and accepted, warm-up included, but not in the services' own count of steps.
     spans_uncounted: int
     streams_broken: int
     service_cores: float

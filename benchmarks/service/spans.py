@@ -14,6 +14,7 @@ from typing import Final
 
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+from opentelemetry.util.types import AttributeValue
 
 from sglang_patch.decision import LEASE, Decision
 from sglang_patch.exporter import SpanFactory
@@ -27,6 +28,8 @@ VARIANTS: Final = 32
 ACCEPTANCE: Final = 0.7
 CONTEXT_TOKENS_PER_REQUEST: Final = 1_000
 STEP_NS: Final = 10_000_000
+# What every span of an export says of the link.
+LINK: Final[dict[str, AttributeValue]] = {telemetry.LINK_STATE: "fresh"}
 SPAN_TAG: Final = b"\x12"
 _TRACE_ID: Final = struct.Struct(">QQ")
 _SPAN_ID: Final = struct.Struct(">Q")
@@ -38,7 +41,7 @@ class SpanTemplate:
     """One encoded span with its length in front, and the places that change from step to step."""
 
     def __init__(self, record: StepRecord, factory: SpanFactory) -> None:
-        span = encode_spans([factory.make(record, 0)]).resource_spans[0].scope_spans[0].spans[0]
+        span = encode_spans([factory.make(record, LINK)]).resource_spans[0].scope_spans[0].spans[0]
         duration_ns = span.end_time_unix_nano - span.start_time_unix_nano
         span.start_time_unix_nano, span.end_time_unix_nano = _START_NS, _START_NS + duration_ns
         encoded = span.SerializeToString()
@@ -114,7 +117,7 @@ class ExportEnvelope:
         factory = SpanFactory(profile)
         record = StepRecord(1, 1, 1, 0, _decided(0), 1)
         record.num_steps = record.previous_num_steps = 0
-        encoded = encode_spans([factory.make(record, 0)]).resource_spans[0]
+        encoded = encode_spans([factory.make(record, LINK)]).resource_spans[0]
         self._resource = ResourceSpans(resource=encoded.resource).SerializeToString()
         self._scope = ScopeSpans(scope=encoded.scope_spans[0].scope).SerializeToString()
 

@@ -104,9 +104,9 @@ def test_a_tally_is_cut_without_losing_a_count() -> None:
 
 @pytest.mark.parametrize(
     ("leased", "bare", "outage"),
-    [("111", 0, 0.0), ("1001", 2, 2.0), ("10101", 2, 3.0), ("100", 2, None)],
+    [("111", 0, 0.0), ("1001", 2, 2.0), ("10101", 2, 1.0), ("100", 2, None)],
 )
-def test_an_outage_lasts_from_the_first_bare_step_to_the_end_of_the_last(
+def test_an_outage_lasts_from_the_first_bare_step_to_the_next_leased_one(
     leased: str, bare: int, outage: float | None
 ) -> None:
     steps = [SteppedAt(float(at_s), flag == "1") for at_s, flag in enumerate(leased)]

@@ -9,7 +9,7 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from benchmarks.service.load import CANDIDATES, profile_of
-from benchmarks.service.spans import FIRST_STEP, ExportEnvelope, SpanPool, varint
+from benchmarks.service.spans import FIRST_STEP, LINK, ExportEnvelope, SpanPool, varint
 from control_service.core.validation import check_profile, rejection_cause
 from control_service.server.otlp import engine_of, step_of
 from control_service.server.wire import profile_from_proto
@@ -58,7 +58,7 @@ def test_a_filled_span_has_what_the_plugins_own_exporter_puts_there() -> None:
     record.end_ns, record.num_steps, record.previous_num_steps, record.control_ns = 10, 3, 3, 40_000
     record.accepted_drafts = [1] * BATCH
     record.first_step = record.after_full_accept = [False] * BATCH
-    theirs = encode_spans([SpanFactory(PROFILE).make(record, 0)])
+    theirs = encode_spans([SpanFactory(PROFILE).make(record, LINK)])
     ours = exported([SpanPool(PROFILE, BATCH).span(0, FIRST_STEP, 3, 3, START_NS)])
     assert ours.resource_spans[0].resource == theirs.resource_spans[0].resource
     assert ours.resource_spans[0].scope_spans[0].scope == theirs.resource_spans[0].scope_spans[0].scope
