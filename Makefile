@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format audit sbom proto \
+.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit lint format audit sbom proto \
 	dashboards clean
 
 help: ## this list
@@ -29,6 +29,9 @@ demo: setup ## serve, put a moving load on it, and compare with fixed lengths
 
 bench: setup ## the benchmark on real engines (long)
 	@$(BIN)/turbospec bench engine $(ARGS)
+
+soak: setup ## half an hour on a real engine: does anything grow? (ARGS="--minutes 5")
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 test: setup-test lint ## all tests: unit, integration, and the real engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)

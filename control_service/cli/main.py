@@ -243,6 +243,12 @@ def core(ctx: typer.Context) -> None:
     _become("benchmarks.core", ctx.args)
 
 
+@bench_app.command(context_settings=_PASS_ON)
+def service(ctx: typer.Context) -> None:
+    """Find how many engines a service holds on one core; its flags: turbospec bench service --help."""
+    _become("benchmarks.service", ctx.args)
+
+
 def _service(control_address: str | None, run_dir: Path) -> AdminClient:
     return AdminClient(find_control_address(control_address, run_dir.expanduser().absolute()))
 
