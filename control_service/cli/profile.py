@@ -28,6 +28,9 @@ from turbospec.v1 import admin_pb2, control_pb2
 
 BATCHES_MAX: Final = 4
 BATCH_FACTOR: Final = 4
+# A length is held by the service for a cell's time and this much more: were we killed, the engine
+# would get its policy back.
+HOLD_SPARE_S: Final = 15.0
 
 
 class Cell(NamedTuple):
@@ -118,11 +121,14 @@ def _engine(service: AdminClient, engine_id: str) -> admin_pb2.EngineStatus:
 
 @contextmanager
 def _policy_put_back(service: AdminClient, status: admin_pb2.EngineStatus) -> Iterator[None]:
-    """However it ends, the engine is left with the policy that it had."""
+    """However it ends, the engine is left with the policy that it had, for as long as it was to have it."""
+    left_s = status.policy_hold_left_ms / 1e3
+    began_s = time.monotonic()
     try:
         yield
     finally:
-        service.set_policy(status.profile.engine_id, status.policy, status.policy_parameters)
+        hold_s = max(left_s - (time.monotonic() - began_s), 0.001) if left_s else 0.0
+        service.set_policy(status.profile.engine_id, status.policy, status.policy_parameters, hold_s=hold_s)
 
 
 def _cells_of(
@@ -131,7 +137,12 @@ def _cells_of(
     """Every length under one load."""
     with load:
         for length in status.profile.candidate_num_steps:
-            service.set_policy(status.profile.engine_id, "static", {"num_steps": str(length)})
+            service.set_policy(
+                status.profile.engine_id,
+                "static",
+                {"num_steps": str(length)},
+                hold_s=seconds + HOLD_SPARE_S,
+            )
             cell = Cell(length, size, [])
             for message in service.watch_steps(status.profile.engine_id, seconds):
                 cell.seconds.extend(step.duration_s for step in message.steps if _counts(step, cell))
