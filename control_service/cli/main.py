@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
-from control_service.cli import operate, options
+from control_service.cli import complete, operate, options
 from control_service.cli.admin_client import AdminClient
 from control_service.cli.errors import CliError
 from control_service.cli.models import DEFAULT_MODEL
@@ -24,11 +24,13 @@ from control_service.cli.profile import profile
 from control_service.cli.record import record
 from control_service.cli.render import decision_view, engines_view, mode_text
 from control_service.cli.state import DEFAULT_RUN_DIR, find_control_address
+from control_service.cli.top import top
 from control_service.cli.up import up as run_up
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug; 2 an option or argument that cannot be used; 3 no control service "
-    "answers; 4 the control service refused; 5 a program that was started has failed."
+    "answers; 4 the control service refused; 5 a program that was started has failed; "
+    "130 interrupted."
 )
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -63,7 +65,6 @@ app = typer.Typer(
     help="Closed-loop control of SGLang's speculation length.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -72,12 +73,21 @@ bench_app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 
+
 RunDir = Annotated[
     Path, typer.Option(envvar="TURBOSPEC_UP_RUN_DIR", help="Where the run keeps its state and logs.")
 ]
 ControlAddress = Annotated[
     str | None,
     typer.Option(help="The service, unix:/path or host:port. Default: that of the run in --run-dir."),
+]
+EngineId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ENGINE",
+        help="The engine's id, see `turbospec status`.",
+        autocompletion=complete.engines,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
@@ -89,11 +99,18 @@ def up(
         str, typer.Option(help="smollm2, knob[:SCALE], a directory, or a model's name.")
     ] = DEFAULT_MODEL,
     algorithm: Annotated[
-        str | None, typer.Option(help=f"{', '.join(options.ALGORITHMS)}. Default: NGRAM, knob: STANDALONE.")
+        str | None,
+        typer.Option(
+            help=f"{', '.join(options.ALGORITHMS)}. Default: NGRAM, knob: STANDALONE.",
+            autocompletion=complete.one_of(options.ALGORITHMS),
+        ),
     ] = None,
     draft: Annotated[str | None, typer.Option(help="Draft model or head: a directory or a name.")] = None,
     candidates: Annotated[str, typer.Option(help="Lengths to choose from, 0 first.")] = "0,1,2,3,5",
-    device: Annotated[str, typer.Option(help=f"{', '.join(options.DEVICES)}.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help=f"{', '.join(options.DEVICES)}.", autocompletion=complete.one_of(options.DEVICES)),
+    ] = "auto",
     host: Annotated[str, typer.Option(help="Where SGLang listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="SGLang's port; 0: any free one.")] = 30000,
     control_address: Annotated[
@@ -104,7 +121,13 @@ def up(
         int, typer.Option(min=0, max=65535, help="The service's Prometheus endpoint; 0: any free one.")
     ] = 9464,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
-    mode: Annotated[str, typer.Option(help=f"{', '.join(options.MODES)}: of a new engine.")] = "enforce",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(options.MODES)}: of a new engine.",
+            autocompletion=complete.one_of(operate.MODE_WORDS),
+        ),
+    ] = "enforce",
     start_timeout: Annotated[float, typer.Option(min=1, help="Seconds until healthy, at most.")] = 900,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of both on stderr.")] = False,
     as_json: AsJson = False,
@@ -140,7 +163,10 @@ def status(
 
 @app.command()
 def explain(
-    engine: Annotated[str | None, typer.Argument(help="Default: the only one.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Argument(metavar="ENGINE", help="Default: the only one.", autocompletion=complete.engines),
+    ] = None,
     decision: Annotated[int, typer.Option(min=0, help="A decision's id; 0: the newest.")] = 0,
     control_address: ControlAddress = None,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
@@ -154,8 +180,13 @@ def explain(
 
 @app.command()
 def mode(
-    engine: Annotated[str, typer.Argument(help="The engine's id, see `turbospec status`.")],
-    mode: Annotated[str, typer.Argument(help=operate.MODE_FORMS)],
+    engine: EngineId,
+    mode: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODE", help=operate.MODE_FORMS, autocompletion=complete.one_of(operate.MODE_WORDS)
+        ),
+    ],
     control_address: ControlAddress = None,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
     as_json: AsJson = False,
@@ -169,8 +200,14 @@ def mode(
 
 @app.command()
 def policy(
-    engine: Annotated[str, typer.Argument(help="The engine's id, see `turbospec status`.")],
-    policy: Annotated[str, typer.Argument(help=operate.POLICY_FORMS)],
+    engine: EngineId,
+    policy: Annotated[
+        str, typer.Argument(metavar="POLICY", help=operate.POLICY_FORMS, autocompletion=complete.policies)
+    ],
+    seconds: Annotated[
+        float | None,
+        typer.Option("--for", min=0.1, max=86_400, help="Seconds; then the policy before comes back."),
+    ] = None,
     control_address: ControlAddress = None,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
     as_json: AsJson = False,
@@ -178,10 +215,12 @@ def policy(
     """Set how an engine's lengths are chosen."""
     name, parameters = operate.parse_policy(policy)
     with _service(control_address, run_dir) as service:
-        answer = service.set_policy(engine, name, parameters)
-    _show(answer, f"{engine}: policy {answer.policy}", as_json)
+        answer = service.set_policy(engine, name, parameters, hold_s=seconds or 0.0)
+    for_how_long = f" for {seconds:g} s" if seconds else ""
+    _show(answer, f"{engine}: policy {answer.policy}{for_how_long}", as_json)
 
 
+app.command()(top)
 app.command()(record)
 app.command()(profile)
 

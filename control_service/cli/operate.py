@@ -11,6 +11,8 @@ from control_service.core.validation import InvalidFieldError
 from turbospec.v1 import control_pb2
 
 MODE_FORMS: Final = "off, shadow, canary:P (P per cent, 1 to 99), enforce"
+# As a shell offers them.
+MODE_WORDS: Final = ("off", "shadow", "canary:10", "enforce")
 POLICY_FORMS: Final = spelling.FORMS
 _PLAIN_MODES: Final = {
     "off": control_pb2.MODE_OFF,

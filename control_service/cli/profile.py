@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from control_service.cli import complete
 from control_service.cli.admin_client import AdminClient
 from control_service.cli.errors import CliError, ExitCode, usage_error
 from control_service.cli.interrupt import sigterm_interrupts
@@ -47,7 +48,10 @@ class Cell(NamedTuple):
 
 
 def profile(
-    engine: Annotated[str | None, typer.Argument(help="Default: the only one.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Argument(metavar="ENGINE", help="Default: the only one.", autocompletion=complete.engines),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="The engine's OpenAI endpoint. Default: that of the run in --run-dir.")
     ] = None,
