@@ -29,14 +29,15 @@ from control_service.cli.up import up as run_up
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug; 2 an option or argument that cannot be used; 3 no control service "
-    "answers; 4 the control service refused; 5 a program that was started has failed; "
-    "130 interrupted."
+    "answers; 4 the control service refused; 5 a program that was started has failed; 6 doctor found a "
+    "problem; 130 interrupted."
 )
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-# Commands that bring numpy along are imported when they are called, so that the others start at once.
-_HEAVY = {"replay": "control_service.cli.replay"}
+# Commands that bring much along (numpy, the service) are imported when they are called, so that the others
+# start at once.
+_HEAVY = {"doctor": "control_service.cli.doctor.command", "replay": "control_service.cli.replay"}
 
 
 class _Group(TyperGroup):

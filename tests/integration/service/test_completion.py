@@ -29,7 +29,7 @@ def offered(*words: str) -> list[str]:
 
 
 def test_commands_and_options_are_offered() -> None:
-    assert {"top", "replay", "mode"} <= set(offered(""))
+    assert {"top", "doctor", "replay", "mode"} <= set(offered(""))
     assert offered("up", "--dev") == ["--device"]
 
 
