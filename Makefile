@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format proto clean
+.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format proto docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ lint: setup ## ruff, mypy, buf
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts/setup.py
+	@$(BIN)/mypy -p scripts
 	@$(BIN)/buf lint
 
 format: setup ## let ruff format and repair
@@ -48,6 +48,9 @@ format: setup ## let ruff format and repair
 
 proto: setup ## generate the stubs of the wire contract anew
 	@PYTHON=$(BIN)/python scripts/proto.sh
+
+docs: setup ## write the pages of docs/ that are made from the code
+	@$(BIN)/python scripts/docs.py
 
 clean: ## remove what tests and runs leave; keeps .venv and the cached models
 	@rm -rf .run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
