@@ -133,7 +133,10 @@ def up(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of both on stderr.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start SGLang under control, and stop both on Ctrl-C (twice: at once)."""
+    """Start SGLang under control, until Ctrl-C.
+
+    Ctrl-C stops SGLang and the service in order; a second one at once.
+    """
     run_dir = run_dir.expanduser().absolute()
     chosen = options.UpOptions(
         model=model,
@@ -173,7 +176,7 @@ def explain(
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
     as_json: AsJson = False,
 ) -> None:
-    """Show why a length was chosen, and what the others would have lost."""
+    """Show why a length was chosen, and what others would lose."""
     with _service(control_address, run_dir) as service:
         answer = service.explain(engine or service.only_engine(), decision)
     _show(answer, decision_view(answer), as_json)
@@ -238,25 +241,37 @@ def version(as_json: AsJson = False) -> None:
 
 @app.command(context_settings=_PASS_ON)
 def control(ctx: typer.Context) -> None:
-    """Run the control service alone; its own flags: turbospec control --help."""
+    """Run the control service alone.
+
+    Its own flags: turbospec control --help.
+    """
     _become("control_service", ctx.args)
 
 
 @app.command(context_settings=_PASS_ON)
 def demo(ctx: typer.Context) -> None:
-    """Serve, put a moving load on it, and compare; its flags: turbospec demo --help."""
+    """Serve, put a moving load on it, and compare.
+
+    Its flags: turbospec demo --help.
+    """
     _become("benchmarks.demo", ctx.args)
 
 
 @bench_app.command(context_settings=_PASS_ON)
 def engine(ctx: typer.Context) -> None:
-    """Compare lengths on real SGLang servers; its flags: turbospec bench engine --help."""
+    """Compare lengths on real SGLang servers.
+
+    Its flags: turbospec bench engine --help.
+    """
     _become("benchmarks.engine", ctx.args)
 
 
 @bench_app.command(context_settings=_PASS_ON)
 def core(ctx: typer.Context) -> None:
-    """Time decisions and observed steps on one core; its flags: turbospec bench core --help."""
+    """Time decisions and observed steps on one core.
+
+    Its flags: turbospec bench core --help.
+    """
     _become("benchmarks.core", ctx.args)
 
 

@@ -72,7 +72,11 @@ def profile(
     ] = Path(DEFAULT_RUN_DIR),
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Measure an engine's step times in a few seconds, so that it is controlled well from the start."""
+    """Measure an engine's step times, so that it starts well.
+
+    Every length is held for a few seconds at a few batch sizes, under load of its own making. The policy
+    comes back afterwards, also if this command is killed.
+    """
     run_dir = run_dir.expanduser().absolute()
     endpoint = url.rstrip("/") if url else _endpoint_of_run(run_dir)
     with AdminClient(find_control_address(control_address, run_dir)) as service, sigterm_interrupts():

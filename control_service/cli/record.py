@@ -47,7 +47,10 @@ def record(
     ] = Path(DEFAULT_RUN_DIR),
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Record the steps of live engines for `turbospec replay`; Ctrl-C ends it."""
+    """Record the steps of live engines for replay.
+
+    Until Ctrl-C, so many steps, or so many seconds.
+    """
     address = find_control_address(control_address, run_dir.expanduser().absolute())
     recording = Recording(_create(out), steps)
     failure: CliError | None = None

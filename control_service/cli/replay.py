@@ -97,7 +97,9 @@ def replay(
         typer.Option("--json", help="Write all results here as JSON; -: on stdout, instead of the tables."),
     ] = None,
 ) -> None:
-    """Run policies on acceptance traces in virtual time and compare them with fixed lengths and bounds.
+    """Compare policies on acceptance traces, in virtual time.
+
+    They are shown beside fixed lengths and bounds.
 
     The control service's own session decides, from what it would see online: accepted drafts of what
     was proposed, and noisy step times, late. Runs are counted from their first, cold step.

@@ -69,7 +69,9 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Check this set-up and say how to fix what is wrong; changes nothing.
+    """Check this set-up and say how to fix what is wrong.
+
+    Changes nothing.
 
     Ends with 0 if there is no problem, with 6 if there is one (with --strict, also for a warning).
     """

@@ -259,6 +259,11 @@ def test_every_exit_code_is_documented() -> None:
         assert f"{code.value} " in shown.partition("Exit codes:")[2]
 
 
+def test_what_commands_are_for_is_listed_in_full() -> None:
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout
+    assert "..." not in shown.replace("COMMAND [ARGS]...", "")
+
+
 def test_an_option_that_does_not_exist_is_a_usage_error() -> None:
     result = CliRunner().invoke(app, ["status", "--jsn"])
     assert result.exit_code == ExitCode.USAGE
