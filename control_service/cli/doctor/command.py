@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from control_service.cli import complete, options
@@ -31,6 +30,7 @@ GROUPS: Final[dict[str, Callable[[Subject], Findings]]] = {
     "store": store.check,
 }
 BAD_LEVELS: Final = (Level.PROBLEM, Level.WARNING)
+MARK_CHARACTERS: Final = 9
 _STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
@@ -116,18 +116,15 @@ def _plain(findings: list[tuple[str, Finding]]) -> dict[str, object]:
 
 def _show(findings: list[tuple[str, Finding]]) -> None:
     console = Console(highlight=False, markup=False)
-    table = Table.grid(padding=(0, 2))
-    for fold in (False, False, True):
-        table.add_column(no_wrap=not fold, overflow="fold")
     before = ""
     for group, finding in findings:
         if group != before:
-            table.add_row(Text(group, style="bold"))
+            console.print(Text(group, style="bold"))
         before = group
-        mark = Text(f"  {finding.level}", style=_STYLES[finding.level])
-        table.add_row(mark, finding.check, finding.message)
+        mark = Text(f"  {finding.level:<{MARK_CHARACTERS}}", style=_STYLES[finding.level])
+        # Lines are left whole, so that a path or a command can be copied.
+        console.print(mark.append(f"{finding.check}: {finding.message}", style="default"), soft_wrap=True)
         if finding.fix:
-            table.add_row("", "", Text(f"-> {finding.fix}", style="italic"))
-    console.print(table)
+            console.print(f"  {'':<{MARK_CHARACTERS}}-> {finding.fix}", soft_wrap=True)
     counts = ((sum(finding.level is level for _, finding in findings), level) for level in BAD_LEVELS)
     console.print("\n" + ", ".join(f"{count} {level}{'s' * (count != 1)}" for count, level in counts))

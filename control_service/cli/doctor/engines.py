@@ -89,15 +89,15 @@ def _engine(watched: Watched) -> Findings:
     mode = mode_text(status.mode, status.canary_percent)
     if not status.connected:
         yield problem(
-            f"{name}: link",
+            f"{name} link",
             "not connected; if it runs, its steps have length 0",
             "is it running? SGLang's log says what the plugin did, look for 'turbospec'",
         )
         return
-    yield ok(f"{name}: link", f"connected, mode {mode}")
+    yield ok(f"{name} link", f"connected, mode {mode}")
     if status.mode != control_pb2.MODE_ENFORCE:
         fix = f"turbospec mode {name} enforce, once you trust it"
-        yield warning(f"{name}: mode", f"{mode}: it does not run all that is decided", fix)
+        yield warning(f"{name} mode", f"{mode}: it does not run all that is decided", fix)
     yield from _telemetry(watched)
     yield from _fallbacks(watched)
     yield from _clock(watched)
@@ -105,7 +105,7 @@ def _engine(watched: Watched) -> Findings:
 
 def _telemetry(watched: Watched) -> Findings:
     before, status, steps = watched.before, watched.after, watched.steps
-    check = f"{status.profile.engine_id}: telemetry"
+    check = f"{status.profile.engine_id} telemetry"
     asked = status.decisions_total - before.decisions_total
     if steps:
         yield ok(check, f"{len(steps)} steps reported in {WATCH_S:g} s")
@@ -125,7 +125,7 @@ def _telemetry(watched: Watched) -> Findings:
 
 def _fallbacks(watched: Watched) -> Findings:
     status, steps = watched.after, watched.steps
-    check = f"{status.profile.engine_id}: fallbacks"
+    check = f"{status.profile.engine_id} fallbacks"
     if any(step.source == telemetry.SOURCE_KILL_SWITCH for step in steps):
         yield warning(check, "the kill switch is engaged: no speculation", "remove the engine's kill file")
     recent = Counter(step.fallback_reason for step in steps if step.source == telemetry.SOURCE_FALLBACK)
@@ -151,7 +151,7 @@ def _clock(watched: Watched) -> Findings:
     steps = watched.steps
     if not steps:
         return
-    check = f"{watched.after.profile.engine_id}: clock"
+    check = f"{watched.after.profile.engine_id} clock"
     by_index = sorted(steps, key=lambda step: step.step_index)
     backwards = sum(later.start_s < earlier.start_s for earlier, later in pairwise(by_index))
     newest = by_index[-1]

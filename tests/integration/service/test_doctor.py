@@ -104,7 +104,7 @@ async def test_a_healthy_set_up_has_no_problem(
     checks = (
         *("python", "sglang", "contract", "plugin", "cpu kernels", "engine settings", "service settings"),
         *("port", "socket", "socket mode", "service", "store", "disk space"),
-        *("engine-a: link", "engine-a: telemetry", "engine-a: fallbacks", "engine-a: clock"),
+        *("engine-a link", "engine-a telemetry", "engine-a fallbacks", "engine-a clock"),
     )
     for check in checks:
         assert levels[check] == "ok", [f for f in report["findings"] if f["check"] == check]
@@ -302,8 +302,8 @@ async def test_an_engine_whose_steps_are_not_reported_is_a_problem(
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-    assert problems(found) == ["engine-a: telemetry"]
-    assert "TURBOSPEC_OTLP_ADDRESS" in found["engine-a: telemetry"].fix
+    assert problems(found) == ["engine-a telemetry"]
+    assert "TURBOSPEC_OTLP_ADDRESS" in found["engine-a telemetry"].fix
 
 
 async def test_fallbacks_and_a_clock_that_is_off_are_seen(
@@ -329,18 +329,18 @@ async def test_fallbacks_and_a_clock_that_is_off_are_seen(
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-    assert problems(found) == ["engine-a: fallbacks"]
-    assert "too late" in found["engine-a: fallbacks"].fix
+    assert problems(found) == ["engine-a fallbacks"]
+    assert "too late" in found["engine-a fallbacks"].fix
     # The spans are of 2023.
-    assert found["engine-a: clock"].level is Level.WARNING
-    assert "ago, by the engine's clock" in found["engine-a: clock"].message
+    assert found["engine-a clock"].level is Level.WARNING
+    assert "ago, by the engine's clock" in found["engine-a clock"].message
 
 
 async def test_an_engine_that_left_is_a_problem(unix_target: str, subject: Callable[..., Subject]) -> None:
     async with connected_engine(unix_target, make_profile(), PHYSICS) as engine:
         await engine.ask(1)
     found = await findings_of(engines.check, subject(unix_target))
-    assert problems(found) == ["engine-a: link"]
+    assert problems(found) == ["engine-a link"]
 
 
 async def test_warnings_fail_only_when_asked_to(tmp_path: Path, unix_target: str) -> None:
