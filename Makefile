@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit lint format audit sbom proto \
+.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit lint format audit sbom proto docs \
 	dashboards clean
 
 help: ## this list
@@ -43,7 +43,7 @@ lint: setup ## ruff, mypy, buf
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts/setup.py scripts/audit.py
+	@$(BIN)/mypy -p scripts
 	@$(BIN)/buf lint
 
 format: setup ## let ruff format and repair
@@ -64,6 +64,9 @@ proto: setup ## generate the stubs of the wire contract anew
 
 dashboards: setup ## write the Grafana dashboards anew
 	@$(BIN)/python -m dashboards.generate
+
+docs: setup ## write the pages of docs/ that are made from the code
+	@$(BIN)/python scripts/docs.py
 
 clean: ## remove what tests and runs leave; keeps .venv and the cached models
 	@rm -rf .run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -11,6 +11,8 @@ from control_service.core.validation import InvalidFieldError
 from turbospec.v1 import control_pb2
 
 MODE_FORMS: Final = mode_spelling.FORMS
+# As a shell offers them.
+MODE_WORDS: Final = ("off", "shadow", "canary:10", "enforce")
 POLICY_FORMS: Final = spelling.FORMS
 
 
