@@ -7,7 +7,7 @@ ARGS ?=
 NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench test test-unit images-test lint format certs proto clean
+.PHONY: help setup setup-test setup-service serve demo bench test test-unit images-test lint format certs proto dashboards clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ certs: ## certificates for mutual TLS in certs/, as in: make certs NAMES="contro
 
 proto: setup ## generate the stubs of the wire contract anew
 	@PYTHON=$(BIN)/python scripts/proto.sh
+
+dashboards: setup ## write the Grafana dashboards anew
+	@$(BIN)/python -m dashboards.generate
 
 clean: ## remove what tests and runs leave; keeps .venv and the cached models
 	@rm -rf .run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -58,6 +59,16 @@ class ServiceSettings(BaseSettings):
     metrics_listen: Annotated[
         str, Field(description="host:port of the Prometheus endpoint (port 0: any); empty: none")
     ] = "127.0.0.1:9464"
+    otlp_metrics_endpoint: Annotated[
+        str,
+        Field(
+            description="push the same metrics there over OTLP/gRPC: http://host:port (plain text) or https://;"
+            " empty: no"
+        ),
+    ] = ""
+    otlp_metrics_interval_s: Annotated[
+        float, Field(ge=0.1, le=3_600.0, description="seconds between those pushes")
+    ] = 15.0
     ready_file: Annotated[
         Path | None,
         Field(description="write the bound addresses there as JSON once serving; removed at exit"),
@@ -113,4 +124,12 @@ class ServiceSettings(BaseSettings):
     def _check_metrics_listen(cls, value: str) -> str:
         if value and Address.parse(value).is_unix:
             raise ValueError(f"{value!r} is a Unix socket; must be host:port")
+        return value
+
+    @field_validator("otlp_metrics_endpoint")
+    @classmethod
+    def _check_otlp_metrics_endpoint(cls, value: str) -> str:
+        url = urlsplit(value)
+        if value and (url.scheme not in {"http", "https"} or not url.netloc or url.path.strip("/")):
+            raise ValueError(f"{value!r} is not allowed; must be http://host:port or https://host:port")
         return value

@@ -18,7 +18,7 @@ from typing import Final
 
 from sglang_patch.board import Board
 from sglang_patch.clock import SystemClock
-from sglang_patch.exporter import SpanExporter
+from sglang_patch.exporter import Collector, SpanExporter
 from sglang_patch.link import Link
 from sglang_patch.order import Order
 
@@ -35,21 +35,26 @@ _PR_SET_PDEATHSIG: Final = 1
 def run(order: Order, stop: threading.Event) -> None:
     """Serve the board until ``stop`` is set."""
     board = Board(order.ring_size, order.max_batch_size, order.descriptor)
+    link = Link(
+        address=order.control_address,
+        profile=order.profile,
+        board=board,
+        clock=SystemClock(),
+        tls=order.tls,
+        step_deadline_us=order.step_deadline_us,
+    )
     exporter = SpanExporter(
-        address=order.telemetry_address,
+        way=Collector(order.otlp_address, order.tls) if order.otlp_address else link,
         profile=order.profile,
         board=board,
         interval_ms=order.export_interval_ms,
     )
+    link.start()
     exporter.start()
-    if order.decide:
-        link = Link(address=order.control_address, profile=order.profile, board=board, clock=SystemClock())
-        link.start()
-        _pass_asks(board, link, stop)
-        link.close()
-    else:
-        stop.wait()
+    _pass_asks(board, link, stop)
+    # The records first: they may go the way of the stream.
     exporter.close()
+    link.close()
 
 
 def _pass_asks(board: Board, link: Link, stop: threading.Event) -> None:
@@ -58,6 +63,7 @@ def _pass_asks(board: Board, link: Link, stop: threading.Event) -> None:
     nap_s = LOOK_S
     while not stop.is_set():
         time.sleep(nap_s)
+        link.tick()
         sequence = board.ask_sequence
         if sequence == seen:
             # Nothing yet: look closely while one is due that matters, seldom once the engine idles.

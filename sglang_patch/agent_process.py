@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from typing import Final
 
 from sglang_patch.board import Board
@@ -15,7 +16,6 @@ logger = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S: Final = 0.5
 LAST_BACKOFF_S: Final = 30.0
-STOP_TIMEOUT_S: Final = 3.0
 
 
 class AgentProcess:
@@ -33,28 +33,41 @@ class AgentProcess:
         self._thread.start()
 
     def close(self) -> None:
-        """End the agent; it sends what it still has."""
+        """Have the agent end; it sends what it still has. Does not wait for it."""
         self._closing.set()
         if self._process is not None:
             self._process.terminate()
-        self._thread.join(STOP_TIMEOUT_S)
 
     def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not self._closing.is_set():
-            with subprocess.Popen(
-                [sys.executable, "-m", "sglang_patch.agent"],
-                stdin=subprocess.PIPE,
-                pass_fds=(self._board.descriptor,),
-                text=True,
-            ) as self._process:
-                assert self._process.stdin is not None
-                self._process.stdin.write(self._order.dump())
-                self._process.stdin.close()
-                code = self._process.wait()
+            started_s = time.monotonic()
+            try:
+                ended = f"ended with {self._run_once()}"
+            except OSError as error:
+                # No memory for a process, or it was gone before it could be told what to do.
+                ended = f"could not be started: {error}"
             self._board.disconnect()
             if self._closing.is_set():
                 return
-            logger.error("turbospec: the agent ended with %d; length 0; again in %.1f s", code, backoff_s)
+            if time.monotonic() - started_s > LAST_BACKOFF_S:
+                backoff_s = FIRST_BACKOFF_S
+            logger.error("turbospec: the agent %s; length 0; again in %.1f s", ended, backoff_s)
             self._closing.wait(backoff_s)
             backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+
+    def _run_once(self) -> int:
+        """Run one agent to its end; returns its exit code."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "sglang_patch.agent"],
+            stdin=subprocess.PIPE,
+            pass_fds=(self._board.descriptor,),
+            text=True,
+        ) as self._process:
+            if self._closing.is_set():
+                # Closed while it was being started: nobody else would tell it.
+                self._process.terminate()
+            assert self._process.stdin is not None
+            self._process.stdin.write(self._order.dump())
+            self._process.stdin.close()
+            return self._process.wait()

@@ -23,18 +23,27 @@ from typing import Final
 
 from sglang_patch.decision import Decision
 from sglang_patch.lease import Lease
+from sglang_patch.link_state import CONNECTING
 from sglang_patch.recorder import StepRecord
+from turbospec.v1.telemetry import LEASE_REFUSAL_CAUSES, LINK_STATES
 
 # What the step thread knows as it asks: step index, batch size, context tokens, waiting requests.
 Ask = tuple[int, int, int, int]
 
 WORD: Final = 8
 _CODES: Final = 256
-# Words of the head.
+# Words of the head. First those that every step touches, then two asks, then those that change seldom.
 _ASK_SEQ, _LEASE_SEQ, _CONNECTED, _HEAD, _TAIL, _DROPPED = range(6)
 _ASKS: Final = 8
 _ASK_WORDS: Final = 4
-_LEASES_AT: Final = (_ASKS + 2 * _ASK_WORDS) * WORD
+_SELDOM: Final = _ASKS + 2 * _ASK_WORDS
+# Written by the engine: the operator's switches, our failures, how often the breaker opened.
+_SWITCHES, _FAILURES, _OPENED = range(_SELDOM, _SELDOM + 3)
+# Written by the agent: openings it has closed, state of the link, asks and records lost, refusals by cause.
+_CLOSED, _STATE, _LOST_ASKS, _LOST_RECORDS, _REFUSALS = range(_SELDOM + 8, _SELDOM + 13)
+_LEASES_AT: Final = (_REFUSALS + len(LEASE_REFUSAL_CAUSES)) * WORD
+# Bits of the switches.
+_KILLED, _OFF = 1, 2
 
 # A lease's fixed part; then one byte a batch size, from 0 to the largest: its length. The agent
 # spreads the tiers out, so that the step thread reads one byte instead of searching a table.
@@ -139,6 +148,61 @@ class Board:
         )
         words[_HEAD] = head + 1
 
+    # -- engine: written seldom ----------------------------------------------
+
+    def switch(self, *, killed: bool, off: bool) -> None:
+        """The operator's switches; written by the thread that watches them."""
+        self._words[_SWITCHES] = killed * _KILLED + off * _OFF
+
+    def fail(self) -> None:
+        """Our own code has failed on the step thread."""
+        self._words[_FAILURES] += 1
+
+    def open_breaker(self) -> None:
+        if not self.breaker_open():
+            self._words[_OPENED] += 1
+
+    # -- either side may read ------------------------------------------------
+
+    def breaker_open(self) -> bool:
+        return self._words[_OPENED] != self._words[_CLOSED]
+
+    def disabled(self) -> bool:
+        """Whether the engine wants no leases: kill switch, mode off, or a failure of our own."""
+        return self._words[_SWITCHES] != 0 or self._words[_FAILURES] != 0
+
+    def link_state(self) -> int:
+        """One of ``link_state``'s numbers, as the agent saw it last."""
+        return self._words[_STATE]
+
+    @property
+    def link_state_name(self) -> str:
+        return LINK_STATES[self._words[_STATE]]
+
+    @property
+    def failures(self) -> int:
+        """How often our own code has failed on the step thread."""
+        return self._words[_FAILURES]
+
+    @property
+    def dropped(self) -> int:
+        """Records lost because the ring was full."""
+        return self._words[_DROPPED]
+
+    @property
+    def lost_records(self) -> int:
+        """Records lost on the way to the service, the ring's included."""
+        return self._words[_DROPPED] + self._words[_LOST_RECORDS]
+
+    @property
+    def lost_asks(self) -> int:
+        return self._words[_LOST_ASKS]
+
+    def refusals(self) -> dict[str, int]:
+        """Leases refused, by cause; causes that did not occur are left out."""
+        counts = self._words[_REFUSALS : _REFUSALS + len(LEASE_REFUSAL_CAUSES)].tolist()
+        return {cause: count for cause, count in zip(LEASE_REFUSAL_CAUSES, counts, strict=True) if count}
+
     # -- agent ---------------------------------------------------------------
 
     @property
@@ -146,10 +210,21 @@ class Board:
         """Grows with every ask; 0 before the first."""
         return self._words[_ASK_SEQ]
 
-    @property
-    def dropped(self) -> int:
-        """Records lost because the ring was full."""
-        return self._words[_DROPPED]
+    def tell_state(self, state: int) -> None:
+        self._words[_STATE] = state
+
+    def close_breaker(self) -> None:
+        self._words[_CLOSED] = self._words[_OPENED]
+
+    def lose_ask(self) -> None:
+        self._words[_LOST_ASKS] += 1
+
+    def lose_records(self, count: int) -> None:
+        self._words[_LOST_RECORDS] += count
+
+    def refuse(self, cause: str) -> None:
+        """Count a refused lease. What the agent counts is here so that it outlives an agent."""
+        self._words[_REFUSALS + LEASE_REFUSAL_CAUSES.index(cause)] += 1
 
     def newest_ask(self) -> Ask:
         words = self._words
@@ -166,6 +241,7 @@ class Board:
     def disconnect(self) -> None:
         """The stream is gone, and with it every promise it carried."""
         self._words[_CONNECTED] = 0
+        self._words[_STATE] = CONNECTING
         self.post(_NOTHING)
 
     def post(self, lease: Lease) -> None:

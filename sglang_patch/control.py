@@ -1,6 +1,6 @@
 """Control of one scheduler process: what the hooks call, and all they call.
 
-``StepControl`` owns the board, the mailbox, the kill switch and the recorder, and numbers
+``StepControl`` owns the board, the mailbox, the switches and the recorder, and numbers
 the decode steps. Its methods run on the step thread: they read and write words of shared
 memory. Everything else is done by the agent process, which starts once SGLang has
 finished its own start-up, so that nothing of ours can delay it.
@@ -18,16 +18,19 @@ from sglang_patch.board import Board
 from sglang_patch.clock import Clock, SystemClock
 from sglang_patch.config import EngineConfig
 from sglang_patch.decision import ERROR, FALLBACK, KILL_SWITCH, Decision
-from sglang_patch.killswitch import KillSwitch
 from sglang_patch.mailbox import Mailbox
+from sglang_patch.modes import OFF
 from sglang_patch.order import Order
 from sglang_patch.recorder import StepRecord, StepRecorder
+from sglang_patch.switches import Switches
 from turbospec.v1.control_pb2 import EngineProfile
 
 logger = logging.getLogger(__name__)
 
 # Beyond any --max-running-requests that a scheduler takes by default.
 MAX_BATCH_SIZE: Final = 4096
+# What fails so often is not recorded either any more.
+LAST_FAILURE: Final = 3
 
 _KILLED: Final = Decision(0, KILL_SWITCH)
 _FAILED: Final = Decision(0, FALLBACK, ERROR)
@@ -50,35 +53,45 @@ class StepControl:
         # The length in force; the worker's adapter applies it as the step starts.
         self.num_steps = launch_num_steps
         self.failed = False
+        # After repeated failures nothing of ours runs on the step thread any more.
+        self.silent = False
         # Batch sizes that SGLang captured graphs for; told to the service with the profile.
         self.graph_batch_sizes: tuple[int, ...] = ()
         # Whether host time is phase time, as on a CPU.
         self.times_phases = False
         self.board = Board(config.ring_size, max_batch_size)
         self.recorder = StepRecorder(self.board.push)
-        self.kill_switch = KillSwitch(always=config.kill_switch, path=config.kill_file)
+        self.switches = Switches(
+            kill=config.kill_switch,
+            kill_file=config.kill_file,
+            mode=config.mode,
+            mode_file=config.mode_file,
+        )
         self._clock: Clock = clock or SystemClock()
         self._mailbox = Mailbox(
             self.board,
             launch_num_steps=launch_num_steps,
             step_deadline_us=config.step_deadline_us,
-            obey=config.mode == "enforce",
+            mode=self.switches.mode,
             clock=self._clock,
         )
+        self._switched()
+        self.switches.changed = self._switched
         self._agent: AgentProcess | None = None
         self._step_index = 0
 
     def start(self, profile: EngineProfile) -> None:
         """Begin to talk to the service. Called once, after SGLang has started."""
-        self.kill_switch.start()
+        self.switches.start()
         order = Order(
             descriptor=self.board.descriptor,
             ring_size=self.board.ring_size,
             max_batch_size=self.board.max_batch_size,
             control_address=self.config.control_address,
-            telemetry_address=self.config.telemetry_address,
+            otlp_address=self.config.otlp_address,
+            tls=self.config.tls,
             export_interval_ms=self.config.export_interval_ms,
-            decide=self.config.mode != "off",
+            step_deadline_us=self.config.step_deadline_us,
             profile=profile,
             scheduler_pid=os.getpid(),
         )
@@ -89,14 +102,20 @@ class StepControl:
             profile.engine_id,
             profile.epoch,
             list(self.candidates),
-            self.config.mode,
+            self.switches.mode,
             self.config.control_address,
         )
 
     def close(self) -> None:
-        self.kill_switch.close()
+        """Returns at once; the agent ends by itself."""
+        self.switches.close()
         if self._agent is not None:
             self._agent.close()
+
+    def _switched(self) -> None:
+        """The operator's switches have changed; called by the thread that watches them."""
+        self._mailbox.set_mode(self.switches.mode)
+        self.board.switch(killed=self.switches.killed, off=self.switches.mode == OFF)
 
     # -- on the step thread --------------------------------------------------
 
@@ -107,7 +126,7 @@ class StepControl:
         self.recorder.end(now_ns, idled=idled)
         self._step_index = step_index = self._step_index + 1
         decision = self._mailbox.at_hand(step_index, batch_size, now_ns)
-        if decision is None or self.kill_switch.engaged or self.failed:
+        if decision is None or self.switches.killed or self.failed:
             decision = self._without_lease(step_index, batch_size, context_tokens, waiting, now_ns)
         self.num_steps = decision.num_steps
         self.board.ask(step_index + 1, batch_size, context_tokens, waiting)
@@ -137,16 +156,24 @@ class StepControl:
             self.recorder.end(self._clock.monotonic_ns(), idled=True)
 
     def fail(self, where: str) -> None:
-        """Our own code raised on the step thread: never again in this process, and never into SGLang."""
+        """Our own code raised on the step thread: never again in this process, and never into SGLang.
+
+        Steps are still recorded, so that the operator sees why they run at length 0; if that fails
+        too, nothing of ours is called any more.
+        """
         self.num_steps = 0
+        self.board.fail()
         if not self.failed:
             self.failed = True
             logger.exception("turbospec: failed in %s; control is off for this process, length 0", where)
+        elif not self.silent and self.board.failures >= LAST_FAILURE:
+            self.silent = True
+            logger.error("turbospec: failed in %s again; steps are no longer recorded", where)
 
     def _without_lease(
         self, step_index: int, batch_size: int, context_tokens: int, waiting: int, now_ns: int
     ) -> Decision:
-        if self.kill_switch.engaged:
+        if self.switches.killed:
             return _KILLED
         if self.failed:
             return _FAILED

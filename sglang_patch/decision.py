@@ -17,8 +17,9 @@ REASON_NAMES: Final = (
     "deadline",  # waited, no valid lease came
     "overdue",  # no valid lease, and the one before was missed too: did not wait
     "error",  # our own code failed; control is off for this process
+    "breaker",  # too many of the last steps had no valid lease: did not look for one
 )
-NO_REASON, DISCONNECTED, DEADLINE, OVERDUE, ERROR = range(len(REASON_NAMES))
+NO_REASON, DISCONNECTED, DEADLINE, OVERDUE, ERROR, BREAKER = range(len(REASON_NAMES))
 
 
 class Decision(NamedTuple):

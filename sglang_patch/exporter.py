@@ -1,8 +1,10 @@
 """Step records out as OTLP spans, from a thread of the agent.
 
-The spans are made here from finished records with the OpenTelemetry SDK's span type
-and sent by its OTLP exporter: a live SDK span would cost the step thread tens of
-microseconds, a record in shared memory costs it a few.
+The spans are made here from finished records with the OpenTelemetry SDK's span type and
+encoder: a live SDK span would cost the step thread tens of microseconds, a record in
+shared memory costs it a few. They are sent by gRPC's own stub, not by the SDK's
+exporter, for two reasons: they must go to the replica that holds the decision stream,
+so over that stream's channel, and the SDK measures its retries by the wall clock.
 """
 
 from __future__ import annotations
@@ -11,17 +13,20 @@ import logging
 import random
 import threading
 import time
-from typing import Final
+from typing import Final, Protocol
 
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+import grpc
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
+from sglang_patch.addresses import TlsFiles
 from sglang_patch.board import Board
+from sglang_patch.channel import open_channel
 from sglang_patch.decision import REASON_NAMES, SOURCE_NAMES
 from sglang_patch.recorder import StepRecord
 from turbospec.v1 import telemetry as names
@@ -33,20 +38,60 @@ MAX_BATCH: Final = 512
 EXPORT_TIMEOUT_S: Final = 1.0
 NS_PER_MS: Final = 1e6
 NS_PER_US: Final = 1e3
+# The request did not get there: the same records may go out again.
+_NOT_DELIVERED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+class Way(Protocol):
+    """Where records go: the link, over the stream's channel, or a collector."""
+
+    def channel(self) -> grpc.Channel | None:
+        """None while there is no way; the records wait in the ring then."""
+
+    def failed(self) -> None:
+        """Nothing gets through this channel."""
+
+
+class Collector:
+    """A way of its own for records, to an address that is not the service's."""
+
+    def __init__(self, address: str, tls: TlsFiles | None) -> None:
+        self._address = address
+        self._tls = tls
+        self._channel: grpc.Channel | None = None
+        self._complained = False
+
+    def channel(self) -> grpc.Channel | None:
+        if self._channel is None:
+            try:
+                self._channel = open_channel(self._address, self._tls)
+            except OSError as error:
+                if not self._complained:
+                    logger.warning("turbospec: cannot read %s: %s", error.filename, error.strerror)
+                self._complained = True
+        return self._channel
+
+    def failed(self) -> None:
+        """Connect anew, with the certificates as they are then."""
+        self._complained = False
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
 
 class SpanExporter:
-    """Empties the board's ring every ``interval_ms``; what cannot be sent is dropped and counted."""
+    """Empties the board's ring every ``interval_ms``. One batch at most is held back to be sent again; the
+    rest waits in the ring. What is refused is dropped and counted."""
 
-    def __init__(self, *, address: str, profile: EngineProfile, board: Board, interval_ms: int) -> None:
+    def __init__(self, *, way: Way, profile: EngineProfile, board: Board, interval_ms: int) -> None:
+        self._way = way
         self._board = board
         self._interval_s = interval_ms / 1000
         self._spans = SpanFactory(profile)
-        self._address = address
+        self._unsent: list[StepRecord] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turbospec-exporter", daemon=True)
         self._failing = False
-        self.dropped = 0
 
     def start(self) -> None:
         self._thread.start()
@@ -57,28 +102,59 @@ class SpanExporter:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        # The SDK logs every failed attempt; one line at each change of state is ours to write.
-        logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter").setLevel(logging.CRITICAL)
-        exporter = OTLPSpanExporter(endpoint=self._address, insecure=True, timeout=EXPORT_TIMEOUT_S)
         last = False
         while not last:
             last = self._closing.wait(self._interval_s)
-            while records := self._board.take(MAX_BATCH):
-                self._send(exporter, records)
-        exporter.shutdown()
+            try:
+                self._flush()
+            except Exception as error:
+                # Whatever it is, it must not end the thread: no record would ever be sent again.
+                self._drop(repr(error))
 
-    def _send(self, exporter: OTLPSpanExporter, records: list[StepRecord]) -> None:
-        lost = self._board.dropped + self.dropped
-        sent = exporter.export([self._spans.make(record, lost) for record in records])
-        failed = sent is not SpanExportResult.SUCCESS
-        if failed:
-            self.dropped += len(records)
-        if failed != self._failing:
-            self._failing = failed
-            if failed:
-                logger.warning("turbospec: step records cannot be sent to %s; dropping them", self._address)
-            else:
-                logger.info("turbospec: step records reach %s again", self._address)
+    def _flush(self) -> None:
+        while True:
+            if not self._unsent:
+                self._unsent = self._board.take(MAX_BATCH)
+            channel = self._way.channel()
+            if not self._unsent or channel is None or not self._send(channel):
+                return
+
+    def _send(self, channel: grpc.Channel) -> bool:
+        """Send the batch. Returns whether it is done with, one way or the other."""
+        attributes = link_attributes(self._board)
+        request = encode_spans([self._spans.make(record, attributes) for record in self._unsent])
+        try:
+            TraceServiceStub(channel).Export(request, timeout=EXPORT_TIMEOUT_S)
+        except ValueError as error:
+            # The channel was closed under our hands: the stream is lost.
+            self._tell(str(error))
+            return False
+        except grpc.RpcError as error:
+            code = error.code()
+            if code in _NOT_DELIVERED:
+                self._way.failed()
+                self._tell(code.name)
+                return False
+            self._drop(code.name)
+            return True
+        self._unsent = []
+        self._tell("")
+        return True
+
+    def _drop(self, reason: str) -> None:
+        self._board.lose_records(len(self._unsent))
+        self._unsent = []
+        self._tell(reason)
+
+    def _tell(self, failure: str) -> None:
+        """One line each time sending begins to fail or to work again."""
+        if bool(failure) == self._failing:
+            return
+        self._failing = bool(failure)
+        if failure:
+            logger.warning("turbospec: step records cannot be sent (%s)", failure)
+        else:
+            logger.info("turbospec: step records are sent again")
 
 
 class SpanFactory:
@@ -99,7 +175,7 @@ class SpanFactory:
         self._unix_offset_ns = time.time_ns() - time.monotonic_ns()
         self._random = random.Random()
 
-    def make(self, record: StepRecord, dropped_records: int) -> ReadableSpan:
+    def make(self, record: StepRecord, of_link: dict[str, AttributeValue]) -> ReadableSpan:
         context = SpanContext(
             trace_id=self._random.getrandbits(128) | 1,
             span_id=self._random.getrandbits(64) | 1,
@@ -112,13 +188,23 @@ class SpanFactory:
             kind=SpanKind.INTERNAL,
             resource=self._resource,
             instrumentation_scope=self._scope,
-            attributes=_attributes(record, dropped_records),
+            attributes=of_link | _attributes(record),
             start_time=record.start_ns + self._unix_offset_ns,
             end_time=record.end_ns + self._unix_offset_ns,
         )
 
 
-def _attributes(record: StepRecord, dropped_records: int) -> dict[str, AttributeValue]:
+def link_attributes(board: Board) -> dict[str, AttributeValue]:
+    """What every span of an export says of the link; counts are totals, left out while zero."""
+    totals = {names.DROPPED_RECORDS: board.lost_records, names.DROPPED_ASKS: board.lost_asks}
+    totals |= {names.LEASE_REFUSALS + cause: count for cause, count in board.refusals().items()}
+    return {
+        names.LINK_STATE: board.link_state_name,
+        **{name: total for name, total in totals.items() if total},
+    }
+
+
+def _attributes(record: StepRecord) -> dict[str, AttributeValue]:
     decision = record.decision
     attributes: dict[str, AttributeValue] = {
         names.STEP_INDEX: record.step_index,
@@ -139,8 +225,6 @@ def _attributes(record: StepRecord, dropped_records: int) -> dict[str, Attribute
         attributes[names.FALLBACK_REASON] = REASON_NAMES[decision.reason]
     if decision.shadow_num_steps >= 0:
         attributes[names.SHADOW_NUM_STEPS] = decision.shadow_num_steps
-    if dropped_records:
-        attributes[names.DROPPED_RECORDS] = dropped_records
     for name, duration_ns in (
         (names.DRAFT_MS, record.draft_ns),
         (names.VERIFY_MS, record.verify_ns),

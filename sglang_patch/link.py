@@ -1,94 +1,117 @@
 """The engine's end of the decision stream: one thread of the agent, one bidirectional call.
 
-Everything that can wait, fail or be hostile happens here. What passes the checks is
-posted to the board; what does not is refused and counted.
+Everything that can wait, fail or be hostile happens here. Two threads of the agent meet
+in a link: its own reads the stream, the agent's main thread passes asks on and ticks.
+What they share is the conversation, under one lock.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import random
 import threading
-from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import grpc
 
+from sglang_patch.addresses import TlsFiles
 from sglang_patch.board import Ask, Board
+from sglang_patch.channel import Addresses, open_channel, reached
 from sglang_patch.clock import Clock
-from sglang_patch.lease import Fence, Lease, Refused, check
-from turbospec.v1.control_pb2 import DecideRequest, DecideResponse, EngineProfile, StepRequest
+from sglang_patch.conversation import Conversation, Reader
+from sglang_patch.heartbeat import Beat
+from sglang_patch.outbox import Outbox
+from turbospec.v1.control_pb2 import DecideResponse, EngineProfile
 from turbospec.v1.control_pb2_grpc import SpeculationControlServiceStub
+
+__all__ = ["Link", "Reader"]
 
 logger = logging.getLogger(__name__)
 
-MAX_QUEUED_REQUESTS: Final = 64
-MAX_ANSWER_BYTES: Final = 16 * 1024
 FIRST_BACKOFF_S: Final = 0.05
-LAST_BACKOFF_S: Final = 2.0
-
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-    ("grpc.enable_retries", 0),
-    # Ours is the back-off that counts; gRPC's own must not be slower.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # Streams of engines on one host must not share a connection's fate.
-    ("grpc.use_local_subchannel_pool", 1),
-)
+LAST_BACKOFF_S: Final = 1.0
+# A stream that ends sooner after its first answer has proven nothing: the back-off goes on growing.
+STEADY_AFTER_NS: Final = 1_000_000_000
+TICK_INTERVAL_NS: Final = 5_000_000
+# What a peer says goes into the log up to here.
+MAX_REASON_CHARACTERS: Final = 200
 
 
 class Link:
     """Keeps a stream to the service up and the board in step with it."""
 
-    def __init__(self, *, address: str, profile: EngineProfile, board: Board, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        address: str,
+        profile: EngineProfile,
+        board: Board,
+        clock: Clock,
+        tls: TlsFiles | None = None,
+        step_deadline_us: int = 0,
+    ) -> None:
+        """``address`` may be several, separated by commas."""
         self._address = address
+        self._addresses = Addresses(address.split(","))
+        self._tls = tls
         self._profile = profile
         self._candidates = frozenset(profile.candidate_num_steps)
         self._board = board
         self._clock = clock
-        # One queue a stream, so that no request outlives the stream it was meant for.
-        self._requests: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
-        self._last_ask: Ask = (0, 0, 0, 0)
-        self._lease: Lease | None = None
-        self._renew_ns = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="turbospec-link", daemon=True)
-        # What was not let through, by cause.
-        self.refused: Counter[str] = Counter()
-        self.dropped_asks = 0
+        self._lock = threading.Lock()
+        self._conversation = Conversation(profile=profile, board=board, step_deadline_us=step_deadline_us)
+        self._channel: grpc.Channel | None = None
+        self._cancel: Callable[[], Any] = _nothing
+        # Why we ended the stream ourselves.
+        self._gave_up = ""
+        self._first_answer_ns: int | None = None
+        self._ticked_ns = 0
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What was not let through, by cause."""
+        return self._board.refusals()
+
+    @property
+    def dropped_asks(self) -> int:
+        return self._board.lost_asks
 
     def start(self) -> None:
         self._thread.start()
 
     def close(self) -> None:
         self._closing.set()
-        self._requests.put(None)
+        self._cancel()
+
+    def channel(self) -> grpc.Channel | None:
+        """The channel of the stream at hand. Step records go the same way: a service learns only from
+        engines whose stream it holds, and behind a name only this channel knows which one that is."""
+        return self._channel
+
+    def failed(self) -> None:
+        """Step records do not get through; whether the stream does, its own heartbeat finds out."""
+
+    # -- the agent's main thread ---------------------------------------------
 
     def ask(self, ask: Ask) -> int:
-        """Queue a request unless the lease in force makes it needless; never blocks.
+        """Pass an ask on, if it is needed; never blocks. Returns how many more steps need none."""
+        with self._lock:
+            return self._conversation.ask(ask, self._clock.monotonic_ns())
 
-        Returns how many more steps need no request. Beyond the bound of the queue a
-        request is dropped and counted.
-        """
-        left = self._steps_left(ask)
-        if left > 0:
-            return left
-        if self._requests.qsize() >= MAX_QUEUED_REQUESTS:
-            self.dropped_asks += 1
-        else:
-            self._last_ask = ask
-            self._requests.put(ask)
-        return 0
-
-    def _steps_left(self, ask: Ask) -> int:
-        """Steps the lease covers beyond this one; 0 where its age or another batch calls for a new one."""
-        lease = self._lease
-        if lease is None or ask[1] != self._last_ask[1] or self._clock.monotonic_ns() >= self._renew_ns:
-            return 0
-        return lease.last_step - ask[0] if ask[0] >= lease.first_step else 0
+    def tick(self) -> None:
+        """Called often; cheap."""
+        now_ns = self._clock.monotonic_ns()
+        if now_ns - self._ticked_ns < TICK_INTERVAL_NS:
+            return
+        self._ticked_ns = now_ns
+        with self._lock:
+            beat = self._conversation.beat(now_ns)
+        if beat is Beat.GIVE_UP:
+            self._gave_up = "no usable answer in time"
+            self._cancel()
 
     # -- the link's thread ---------------------------------------------------
 
@@ -96,101 +119,90 @@ class Link:
         backoff_s = FIRST_BACKOFF_S
         told = False
         while not self._closing.is_set():
-            reason, answered = self._stream_once()
+            self._first_answer_ns = None
+            address = self._addresses.current
+            try:
+                reason = self._stream_once(address)
+            except Exception as error:
+                # Whatever it is, it must not end the thread: nobody would ever connect again.
+                logger.exception("turbospec: the link failed")
+                reason = repr(error)
             if self._closing.is_set():
                 return
-            if answered:
+            if self._was_steady():
                 backoff_s, told = FIRST_BACKOFF_S, False
             if not told:
-                logger.warning("turbospec: no control service at %s (%s); length 0", self._address, reason)
+                logger.warning("turbospec: no control service at %s (%s); length 0", address, reason)
                 told = True
+            everybody_had_a_turn = self._addresses.advance()
             # Full jitter: engines that lost the same service must not return as one.
             self._closing.wait(random.uniform(0, backoff_s))
-            backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
+            if everybody_had_a_turn:
+                backoff_s = min(2 * backoff_s, LAST_BACKOFF_S)
 
-    def _stream_once(self) -> tuple[str, bool]:
-        """Run one stream to its end. Returns why it ended and whether it ever answered."""
-        answered = False
-        requests: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
-        with grpc.insecure_channel(self._address, options=_CHANNEL_OPTIONS) as channel:
-            try:
-                grpc.channel_ready_future(channel).result(timeout=LAST_BACKOFF_S)
-                call = SpeculationControlServiceStub(channel).Decide(self._outgoing(requests))
-                self._requests = requests
-                self._board.connect()
-                reader = Reader(self._profile.epoch, self._candidates)
-                for answer in call:
-                    if not answered:
-                        logger.info("turbospec: controlled by %s", self._address)
-                    answered = True
-                    self.accept(reader, answer)
-                return "stream closed by the service", answered
-            except grpc.FutureTimeoutError:
-                return "cannot connect", answered
-            except grpc.RpcError as error:
-                return _reason(error), answered
-            finally:
-                self._lease = None
-                self._board.disconnect()
-                # Ends _outgoing of this stream, whose thread may be waiting for a request.
-                requests.put(None)
+    def _was_steady(self) -> bool:
+        since_ns = self._first_answer_ns
+        return since_ns is not None and self._clock.monotonic_ns() - since_ns >= STEADY_AFTER_NS
 
-    def _outgoing(self, requests: queue.SimpleQueue[Ask | None]) -> Iterator[DecideRequest]:
-        yield DecideRequest(profile=self._profile)
-        while (ask := requests.get()) is not None:
-            step_index, batch_size, context_tokens, waiting_requests = ask
-            yield DecideRequest(
-                step=StepRequest(
-                    epoch=self._profile.epoch,
-                    step_index=step_index,
-                    batch_size=batch_size,
-                    context_tokens=context_tokens,
-                    waiting_requests=waiting_requests,
-                )
-            )
-
-    def accept(self, reader: Reader, answer: DecideResponse) -> None:
-        """Post the answer as a lease, or refuse and count it."""
+    def _stream_once(self, address: str) -> str:
+        """Run one stream to its end. Returns why it ended."""
         try:
-            now_ns = self._clock.monotonic_ns()
-            lease = check(answer, reader.fence(self._last_ask[0]), now_ns)
-        except Refused as refusal:
-            if self.refused[refusal.cause] == 0:
-                logger.warning("turbospec: refused a lease: %s", refusal.cause)
-            self.refused[refusal.cause] += 1
-            return
-        reader.saw(answer)
-        self._board.post(lease)
-        # Renewed at half of its time: an engine whose steps are slow must not find it expired.
-        self._renew_ns = now_ns + (lease.expires_ns - now_ns) // 2
-        self._lease = lease
+            channel = open_channel(address, self._tls)
+        except OSError as error:
+            return f"cannot read {error.filename}: {error.strerror}"
+        outbox = Outbox(self._profile)
+        with channel:
+            if not reached(channel):
+                return "cannot connect"
+            try:
+                self._gave_up = ""
+                call = SpeculationControlServiceStub(channel).Decide(outbox.requests())
+                self._open(channel, call.cancel, outbox)
+                self._read(call, address)
+                return self._gave_up or "stream closed by the service"
+            except grpc.RpcError as error:
+                return self._gave_up or _reason(error)
+            finally:
+                self._lose(outbox)
+
+    def _open(self, channel: grpc.Channel, cancel: Callable[[], Any], outbox: Outbox) -> None:
+        with self._lock:
+            self._channel, self._cancel = channel, cancel
+            self._conversation.opened(outbox, self._clock.monotonic_ns())
+        if self._closing.is_set():
+            cancel()
+
+    def _lose(self, outbox: Outbox) -> None:
+        with self._lock:
+            self._channel, self._cancel = None, _nothing
+            self._conversation.lost()
+        # Ends the requests of this stream, whose thread may be waiting for one.
+        outbox.close()
+
+    def _read(self, call: Any, address: str) -> None:
+        reader = Reader(self._profile.epoch, self._candidates)
+        for answer in call:
+            if self._first_answer_ns is None:
+                logger.info("turbospec: controlled by %s", address)
+                self._first_answer_ns = self._clock.monotonic_ns()
+            if not self.accept(reader, answer):
+                self._gave_up = "far more answers than asks"
+                call.cancel()
+                return
+
+    def accept(self, reader: Reader, answer: DecideResponse) -> bool:
+        """Post the answer as a lease, or refuse and count it. Returns whether the stream may go on."""
+        with self._lock:
+            return self._conversation.accept(reader, answer, self._clock.monotonic_ns())
 
 
-class Reader:
-    """What one stream has said so far; a new stream starts from nothing."""
-
-    def __init__(self, epoch: int, candidates: frozenset[int]) -> None:
-        self._fence = Fence(
-            epoch=epoch,
-            candidate_num_steps=candidates,
-            last_asked_step=0,
-            newest_answered_step=0,
-            newest_generation=0,
-            newest_decision_id=0,
-        )
-
-    def fence(self, last_asked_step: int) -> Fence:
-        return self._fence._replace(last_asked_step=last_asked_step)
-
-    def saw(self, answer: DecideResponse) -> None:
-        self._fence = self._fence._replace(
-            newest_answered_step=answer.step_index,
-            newest_generation=answer.model_generation,
-            newest_decision_id=max(answer.decision_id, self._fence.newest_decision_id),
-        )
+def _nothing() -> None:
+    """There is no call to cancel."""
 
 
 def _reason(error: grpc.RpcError) -> str:
     if isinstance(error, grpc.Call):
-        return f"{error.code().name}: {error.details()}"
+        text = f"{error.code().name}: {error.details()}"
+        # A peer's words: no more of them than a line takes, and nothing that a terminal would act on.
+        return "".join(c if c.isprintable() else " " for c in text[:MAX_REASON_CHARACTERS])
     return str(error)

@@ -6,6 +6,7 @@ import base64
 import json
 from typing import Any, NamedTuple
 
+from sglang_patch.addresses import TlsFiles
 from turbospec.v1.control_pb2 import EngineProfile
 
 
@@ -15,11 +16,13 @@ class Order(NamedTuple):
     descriptor: int
     ring_size: int
     max_batch_size: int
+    # As the configuration has them: several control addresses separated by commas.
     control_address: str
-    telemetry_address: str
+    # Empty: records go the way of the decision stream.
+    otlp_address: str
+    tls: TlsFiles | None
     export_interval_ms: int
-    # Mode "off" wants no decisions, only records.
-    decide: bool
+    step_deadline_us: int
     profile: EngineProfile
     scheduler_pid: int
 
@@ -30,4 +33,6 @@ class Order(NamedTuple):
     @classmethod
     def load(cls, text: str) -> Order:
         fields = json.loads(text)
-        return cls(**{**fields, "profile": EngineProfile.FromString(base64.b64decode(fields["profile"]))})
+        fields["profile"] = EngineProfile.FromString(base64.b64decode(fields["profile"]))
+        fields["tls"] = TlsFiles(*fields["tls"]) if fields["tls"] else None
+        return cls(**fields)

@@ -45,6 +45,10 @@ class Forecaster:
         difference = relative[:, None, :] - relative[None, :, :]
         self._difference_variance = (difference**2) @ acceptance.variance
 
+    def accepted_drafts(self, length_index: int) -> float:
+        """Expected accepted drafts of a request in a step of one length, once it has run for a while."""
+        return float(self._tokens.item(length_index)) - 1.0
+
     def step_seconds(self, length_index: int, batch_size: int, context_tokens: float) -> float:
         """Expected seconds of a step of this batch with one length."""
         bucket, paid = self.buckets.index(batch_size), self.buckets.paid_size(batch_size)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from control_service.core.counters import EngineCounters
 from control_service.core.models import EngineModels
 from control_service.core.policy import ModelView, Policy
+from control_service.core.scorecard import Scorecard
 from control_service.core.types import Decision, EngineProfile, Lease, Mode, StepObservation, StepQuery, Tier
 from control_service.core.validation import rejection_cause
 
@@ -48,6 +49,7 @@ class EngineSession:
         self.policy_parameters: dict[str, str] = {}
         self.models = models
         self.counters = EngineCounters(profile.candidate_num_steps[-1])
+        self.scorecard = Scorecard()
         self.decisions: deque[Decision] = deque(maxlen=terms.decisions_kept)
         self.newest_step: StepObservation | None = None
         self._terms = terms
@@ -97,6 +99,8 @@ class EngineSession:
         self.counters.count_step(step)
         if self.newest_step is None or step.step_index > self.newest_step.step_index:
             self.newest_step = step
+        decided = self.decision(step.decision_id) if step.decision_id else None
+        self.scorecard.observe(step, self.models.forecaster, decided)
         error = self.models.observe(step)
         if error is not None:
             self.counters.step_time_error_ratio.observe(error)

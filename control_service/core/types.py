@@ -77,11 +77,20 @@ class StepObservation(NamedTuple):
     dropped_records: int
     # By request: the step before it that drafted had every draft accepted. Empty if that is not known.
     after_full_accept: tuple[bool, ...] = ()
+    # The engine's link as the span was sent; empty if it is not known. Counts are totals of the epoch.
+    link_state: str = ""
+    lease_refusals: tuple[tuple[str, int], ...] = ()
+    dropped_asks: int = 0
 
     @property
     def changed_length(self) -> bool:
         """Whether the length differs from the step before; unknown counts as changed."""
         return self.previous_num_steps != self.num_steps
+
+
+# Fields of the link, not of the step: traces and watchers do without them.
+LINK_FIELDS = ("link_state", "lease_refusals", "dropped_asks")
+STEP_FIELDS = tuple(name for name in StepObservation._fields if name not in LINK_FIELDS)
 
 
 class Tier(NamedTuple):

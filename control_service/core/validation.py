@@ -117,7 +117,7 @@ def rejection_cause(step: StepObservation, profile: EngineProfile) -> str | None
         return cause
     if step.source not in SOURCES:
         return "decision_source"
-    if step.waiting_requests < 0 or step.dropped_records < 0 or step.decision_id < 0:
+    if min(step.waiting_requests, step.dropped_records, step.decision_id, step.dropped_asks) < 0:
         return "counts"
     for value in (step.control_us, step.decision_wait_us):
         if not math.isfinite(value) or not 0.0 <= value <= MAX_MICROSECONDS:

@@ -22,7 +22,7 @@ from control_service.server.address import Address, AddressError, parse_addresse
 from control_service.server.admin import AdminServicer
 from control_service.server.decide import DecideServicer
 from control_service.server.learned import LearnedKeeper
-from control_service.server.metrics import MetricsEndpoint, ServiceCollector
+from control_service.server.metrics import MetricsEndpoint, OtlpPusher, ServiceCollector, ServiceSources
 from control_service.server.trace import SERVICE_NAME as TRACE_SERVICE_NAME
 from control_service.server.trace import TraceServicer
 from control_service.server.watch import StepWatchers
@@ -65,6 +65,7 @@ class ControlService:
         self._health = health.aio.HealthServicer()
         self._server = self._make_server()
         self._metrics: MetricsEndpoint | None = None
+        self._otlp_metrics: OtlpPusher | None = None
         self.addresses: tuple[Address, ...] = ()
 
     @property
@@ -83,9 +84,7 @@ class ControlService:
                 )
         try:
             self.addresses = tuple(self._bind(address) for address in wanted)
-            if self._settings.metrics_listen:
-                collector = ServiceCollector(self.registry, self._decide, self._trace, self._version)
-                self._metrics = MetricsEndpoint(Address.parse(self._settings.metrics_listen), collector)
+            self._start_metrics()
             await self._server.start()
         except BaseException:
             await self.stop()
@@ -100,12 +99,30 @@ class ControlService:
         self._watchers.close()
         await self._server.stop(self._settings.shutdown_grace_s)
         await self._learned.stop()
+        if self._otlp_metrics is not None:
+            await self._otlp_metrics.stop()
         if self._metrics is not None:
             # In a thread: a scrape under way still needs this loop.
             await asyncio.to_thread(self._metrics.close)
         for address in self.addresses:
             if address.is_unix:
                 Path(address.path).unlink(missing_ok=True)
+
+    def _start_metrics(self) -> None:
+        settings = self._settings
+        sources = ServiceSources(self.registry, self._decide, self._trace, self._version)
+        collector = ServiceCollector(sources)
+        if settings.metrics_listen:
+            self._metrics = MetricsEndpoint(Address.parse(settings.metrics_listen), collector)
+        if settings.otlp_metrics_endpoint:
+            self._otlp_metrics = OtlpPusher(
+                collector,
+                sources.otlp_pushes,
+                endpoint=settings.otlp_metrics_endpoint,
+                interval_s=settings.otlp_metrics_interval_s,
+                version=self._version,
+            )
+            self._otlp_metrics.start()
 
     def _make_server(self) -> grpc.aio.Server:
         limit = self._settings.message_max_bytes

@@ -12,6 +12,7 @@ from control_service.core.types import StepObservation
 from turbospec.v1 import telemetry
 
 UINT64_MAX = (1 << 64) - 1
+_REFUSAL_KEYS = tuple((telemetry.LEASE_REFUSALS + cause, cause) for cause in telemetry.LEASE_REFUSAL_CAUSES)
 
 
 class MalformedSpanError(ValueError):
@@ -60,7 +61,21 @@ def step_of(span: Span) -> StepObservation:
         control_us=_float(values, telemetry.CONTROL_US),
         dropped_records=_int(values, telemetry.DROPPED_RECORDS, optional=True),
         after_full_accept=_bools(values, telemetry.AFTER_FULL_ACCEPT, optional=True),
+        link_state=_link_state(values),
+        lease_refusals=_lease_refusals(values),
+        dropped_asks=_int(values, telemetry.DROPPED_ASKS, optional=True),
     )
+
+
+def _link_state(values: dict[str, AnyValue]) -> str:
+    state = _text(values, telemetry.LINK_STATE, optional=True)
+    # A newer engine may know states that we do not.
+    return state if state in telemetry.LINK_STATES else ""
+
+
+def _lease_refusals(values: dict[str, AnyValue]) -> tuple[tuple[str, int], ...]:
+    """Totals by cause, of the known causes: others must not grow what is kept."""
+    return tuple((cause, _int(values, key)) for key, cause in _REFUSAL_KEYS if key in values)
 
 
 def _values(attributes: Iterable[KeyValue]) -> dict[str, AnyValue]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from control_service.core.types import EngineProfile, StepObservation
+from control_service.core.types import STEP_FIELDS, EngineProfile, StepObservation
 from turbospec.v1 import admin_pb2, control_pb2
 
 
@@ -54,12 +54,13 @@ def profile_to_proto(profile: EngineProfile) -> control_pb2.EngineProfile:
 
 def observed_step_to_proto(engine_id: str, epoch: int, step: StepObservation) -> admin_pb2.ObservedStep:
     """Field by field."""
-    return admin_pb2.ObservedStep(engine_id=engine_id, epoch=epoch, **step._asdict())
+    values = {name: getattr(step, name) for name in STEP_FIELDS}
+    return admin_pb2.ObservedStep(engine_id=engine_id, epoch=epoch, **values)
 
 
 def observed_step_from_proto(message: admin_pb2.ObservedStep) -> StepObservation:
     """Field by field; nothing is checked here."""
-    values = {name: getattr(message, name) for name in StepObservation._fields}
+    values = {name: getattr(message, name) for name in STEP_FIELDS}
     for name in ("accepted_drafts", "first_step", "after_full_accept"):
         values[name] = tuple(values[name])
     return StepObservation(**values)

@@ -5,7 +5,7 @@ JSON lines (`.jsonl`, or `.jsonl.gz`), one object a line:
     {"format": "turbospec.steps", "version": 1}    the first line
     {"engine": {...}}                              an engine's profile, before its first step
     {"dropped_steps": 12}                          steps lost so far between service and file
-    {"engine_id": ..., "epoch": ..., ...}          one step: the fields of `StepObservation`
+    {"engine_id": ..., "epoch": ..., ...}          one step: `STEP_FIELDS` of its `StepObservation`
 
 Parquet (`.parquet`): the steps as rows under the same names; format, version, profiles and lost steps
 are in the file's metadata as JSON under `turbospec`. It can be read only once it was closed.
@@ -22,7 +22,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, cast, get_args, get_origin, get_type_hints
 
-from control_service.core.types import EngineProfile, StepObservation
+from control_service.core.types import STEP_FIELDS, EngineProfile, StepObservation
 from control_service.core.validation import InvalidFieldError, check_profile, rejection_cause
 
 FORMAT = "turbospec.steps"
@@ -32,23 +32,21 @@ ROWS_PER_GROUP = 4_096
 METADATA_KEY = b"turbospec"
 
 
-def _kinds(record: type) -> dict[str, type]:
+def _kinds(hints: dict[str, Any]) -> dict[str, type]:
     """The type of every field as JSON has it: tuples are lists."""
-    return {
-        name: list if get_origin(hint) is tuple else hint for name, hint in get_type_hints(record).items()
-    }
+    return {name: list if get_origin(hint) is tuple else hint for name, hint in hints.items()}
 
 
-def _items(record: type) -> dict[str, type]:
+def _items(hints: dict[str, Any]) -> dict[str, type]:
     """The type of what is in every tuple."""
-    hints = get_type_hints(record).items()
-    return {name: get_args(hint)[0] for name, hint in hints if get_origin(hint) is tuple}
+    return {name: get_args(hint)[0] for name, hint in hints.items() if get_origin(hint) is tuple}
 
 
-_STEP_KINDS = {"engine_id": str, "epoch": int, **_kinds(StepObservation)}
-_STEP_ITEMS = _items(StepObservation)
-_PROFILE_KINDS = _kinds(EngineProfile)
-_PROFILE_ITEMS = _items(EngineProfile)
+_STEP_HINTS = {name: get_type_hints(StepObservation)[name] for name in STEP_FIELDS}
+_STEP_KINDS = {"engine_id": str, "epoch": int, **_kinds(_STEP_HINTS)}
+_STEP_ITEMS = _items(_STEP_HINTS)
+_PROFILE_KINDS = _kinds(get_type_hints(EngineProfile))
+_PROFILE_ITEMS = _items(get_type_hints(EngineProfile))
 
 
 class StepTraceError(ValueError):
@@ -202,7 +200,8 @@ class _ParquetWriter:
 
 
 def _row(step: TracedStep) -> dict[str, Any]:
-    return {"engine_id": step.engine_id, "epoch": step.epoch, **step.step._asdict()}
+    values = {name: getattr(step.step, name) for name in STEP_FIELDS}
+    return {"engine_id": step.engine_id, "epoch": step.epoch, **values}
 
 
 def _json_lines_items(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

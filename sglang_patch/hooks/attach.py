@@ -26,7 +26,7 @@ def control_of(owner: Any) -> StepControl | None:
     return control
 
 
-def carry(owner: Any, control: StepControl) -> None:
+def carry(owner: Any, control: StepControl | None) -> None:
     setattr(owner, _CONTROL, control)
 
 
@@ -46,6 +46,25 @@ def guarded(
     return wrapper
 
 
+def contained(body: Callable[P, None]) -> Callable[P, None]:
+    """Run our own work while SGLang starts; if it raises, the engine runs as launched.
+
+    A setting that cannot be used still stops the engine: it comes as ``SystemExit``.
+    """
+
+    @functools.wraps(body)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            body(*args, **kwargs)
+        except Exception:
+            logger.exception(
+                "turbospec: failed in %s; no control over this engine. It runs as launched.",
+                body.__qualname__,
+            )
+
+    return wrapper
+
+
 class Attacher:
     """Makes the control of a worker, or says why the worker cannot be controlled."""
 
@@ -53,20 +72,18 @@ class Attacher:
         self._config = config
 
     def attach(self, worker: Any, launch_num_steps: int) -> StepControl | None:
-        """A control for the worker, carried by it from now on; None if it must stay as launched."""
+        """A control for the worker to carry once it can apply lengths; None if it must stay as launched."""
         reason = _unsupported(worker)
         if reason:
             logger.error("turbospec: no control over this engine: %s. It runs as launched.", reason)
             return None
         candidates = candidates_for(self._config, launch_num_steps)
-        control = StepControl(
+        return StepControl(
             self._config,
             candidates,
             launch_num_steps,
             worker.server_args.max_running_requests or MAX_BATCH_SIZE,
         )
-        carry(worker, control)
-        return control
 
 
 def candidates_for(config: EngineConfig, launch_num_steps: int) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from typing import Any
 from sglang.srt.speculative.adaptive_runtime_state import AdaptiveController
 
 from sglang_patch.control import StepControl
-from sglang_patch.hooks.attach import Attacher, carry, control_of
+from sglang_patch.hooks.attach import Attacher, carry, contained, control_of, guarded
+from sglang_patch.recorder import StepRecord
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class ControlledLength:
 
 
 def attacher(attach: Attacher) -> Callable[..., None]:
+    @contained
     def created(_result: None, worker: Any, *_args: Any, **_kwargs: Any) -> None:
         if worker.adaptive_controller is not None:
             logger.error(
@@ -53,6 +55,8 @@ def attacher(attach: Attacher) -> Callable[..., None]:
         if control is None:
             return
         worker.adaptive_controller = AdaptiveController(worker, ControlledLength(control))
+        # Only now that its length can be applied: a worker that carries a control is taken to be controlled.
+        carry(worker, control)
         if worker.device == "cpu":
             # The phases are host time, which on a GPU is only the time to launch them.
             carry(worker._draft_worker, control)
@@ -66,15 +70,21 @@ def timed(phase_ns: str) -> Callable[..., Any]:
 
     def hook(original: Callable[..., Any], owner: Any, *args: Any, **kwargs: Any) -> Any:
         control = control_of(owner)
-        record = control.recorder.running if control is not None and control.times_phases else None
-        if record is None:
+        if control is None or not control.times_phases or control.silent:
             return original(owner, *args, **kwargs)
         start_ns = time.monotonic_ns()
         result = original(owner, *args, **kwargs)
-        setattr(record, phase_ns, time.monotonic_ns() - start_ns)
+        _took(control, phase_ns, start_ns)
         return result
 
     return hook
+
+
+@guarded
+def _took(control: StepControl, phase_ns: str, start_ns: int) -> None:
+    record: StepRecord | None = control.recorder.running
+    if record is not None:
+        setattr(record, phase_ns, time.monotonic_ns() - start_ns)
 
 
 draft = timed("draft_ns")

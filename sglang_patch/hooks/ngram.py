@@ -14,8 +14,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from sglang_patch.hooks.attach import Attacher, control_of
+from sglang_patch.control import StepControl
+from sglang_patch.hooks.attach import Attacher, carry, contained, control_of, guarded
 from sglang_patch.hooks.eagle import timed
+from sglang_patch.recorder import StepRecord
 
 _BUFFERS: Final = (
     "retrieve_indexes_batch",
@@ -48,37 +50,62 @@ class Widths:
 
 
 def attacher(attach: Attacher) -> Callable[..., None]:
+    @contained
     def created(_result: None, worker: Any, *_args: Any, **_kwargs: Any) -> None:
         control = attach.attach(worker, worker.draft_token_num - 1)
         if control is not None:
             control.times_phases = worker.device == "cpu"
+            carry(worker, control)
 
     return created
 
 
+@contained
 def allocated(_result: None, worker: Any, **_kwargs: Any) -> None:
     control = control_of(worker)
-    if control is not None:
+    if control is None:
+        return
+    as_launched = dict(vars(worker))
+    try:
         setattr(worker, _WIDTHS, Widths(worker, tuple(k + 1 for k in control.candidates)))
+    except Exception:
+        vars(worker).update(as_launched)
+        carry(worker, None)
+        raise
 
 
 def forward(original: Callable[..., Any], worker: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
     control = control_of(worker)
     if control is None:
         return original(worker, batch, *args, **kwargs)
-    widths: Widths = getattr(worker, _WIDTHS)
-    decoding = batch.forward_mode.is_decode()
-    width = control.num_steps + 1 if decoding else widths.full
-    widths.use(worker, width)
-    record = control.recorder.running if decoding and control.times_phases else None
+    # If this fails the worker keeps the width it has, which is a whole one.
+    record = _set_width(control, worker, batch)
     start_ns = time.monotonic_ns()
     result = original(worker, batch, *args, **kwargs)
+    _finish(control, worker, len(batch.reqs), result, record, start_ns)
+    return result
+
+
+@guarded
+def _set_width(control: StepControl, worker: Any, batch: Any) -> StepRecord | None:
+    """Apply the length in force; returns the record that is to have the phase times, if any."""
+    decoding = batch.forward_mode.is_decode()
+    widths: Widths = getattr(worker, _WIDTHS)
+    widths.use(worker, control.num_steps + 1 if decoding else widths.full)
+    return control.recorder.running if decoding and control.times_phases else None
+
+
+@guarded
+def _finish(
+    control: StepControl, worker: Any, count: int, result: Any, record: StepRecord | None, start_ns: int
+) -> None:
+    # First: without it SGLang could not merge this batch with a new one.
+    full = getattr(worker, _WIDTHS).full
+    if worker.draft_token_num != full:
+        _widen(result.next_draft_input, count, full)
     if record is not None:
         # What is not drafting is verifying: SGLang has no method of its own for it here.
         record.verify_ns = time.monotonic_ns() - start_ns - record.draft_ns
-    if width != widths.full:
-        _widen(result.next_draft_input, len(batch.reqs), widths.full)
-    return result
 
 
 def prepare_draft_tokens(

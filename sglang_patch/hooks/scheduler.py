@@ -29,12 +29,17 @@ def started(_result: None, scheduler: Any, *_args: Any, **_kwargs: Any) -> None:
         )
         return
     carry(scheduler, control)
+    _start(control, scheduler)
+
+
+@guarded
+def _start(control: StepControl, scheduler: Any) -> None:
     control.start(engine_profile(scheduler, control))
 
 
 def run_batch(original: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
     control = control_of(scheduler)
-    if control is None:
+    if control is None or control.silent:
         return original(scheduler, batch, *args, **kwargs)
     record = _begin(control, scheduler, batch, monotonic_ns())
     result = original(scheduler, batch, *args, **kwargs)
@@ -48,19 +53,19 @@ def process_batch_result(
 ) -> Any:
     record: StepRecord | None = getattr(result, _RECORD, None)
     control = control_of(scheduler)
-    if record is None or control is None:
+    if record is None or control is None or control.silent:
         return original(scheduler, batch, result, *args, **kwargs)
     # Before SGLang counts this step itself, and may let requests go.
-    requests = batch.reqs
-    _processing(control, record, requests, monotonic_ns())
+    requests = _processing(control, record, batch, monotonic_ns())
     returned = original(scheduler, batch, result, *args, **kwargs)
-    _processed(control, record, requests, result, monotonic_ns())
+    if requests is not None:
+        _processed(control, record, requests, result, monotonic_ns())
     return returned
 
 
 def on_idle(_result: None, scheduler: Any) -> None:
     control = control_of(scheduler)
-    if control is not None:
+    if control is not None and not control.silent:
         _idle(control)
 
 
@@ -94,10 +99,12 @@ def _launched(control: StepControl, record: StepRecord, result: Any, now_ns: int
 
 
 @guarded
-def _processing(_control: StepControl, record: StepRecord, requests: list[Any], now_ns: int) -> None:
+def _processing(_control: StepControl, record: StepRecord, batch: Any, now_ns: int) -> list[Any]:
+    requests: list[Any] = batch.reqs
     record.first_step = [req.spec_verify_ct == 0 for req in requests]
     record.after_full_accept = [getattr(req, _FULL, False) for req in requests]
     record.control_ns += monotonic_ns() - now_ns
+    return requests
 
 
 @guarded

@@ -45,13 +45,28 @@ class ScriptedService(SpeculationControlServiceServicer, TraceServiceServicer):
         self._server: grpc.Server | None = None
 
     def start(self, socket: Path) -> str:
+        server = self._make_server()
+        address = f"unix:{socket}"
+        server.add_insecure_port(address)
+        server.start()
+        return address
+
+    def start_tcp(self, credentials: grpc.ServerCredentials | None = None, port: int = 0) -> str:
+        """On loopback; with credentials over TLS. Port 0: any that is free."""
+        server = self._make_server()
+        wanted = f"127.0.0.1:{port}"
+        if credentials is None:
+            port = server.add_insecure_port(wanted)
+        else:
+            port = server.add_secure_port(wanted, credentials)
+        server.start()
+        return f"127.0.0.1:{port}"
+
+    def _make_server(self) -> grpc.Server:
         self._server = grpc.server(futures.ThreadPoolExecutor(max_workers=8))
         add_SpeculationControlServiceServicer_to_server(self, self._server)
         add_TraceServiceServicer_to_server(self, self._server)
-        address = f"unix:{socket}"
-        self._server.add_insecure_port(address)
-        self._server.start()
-        return address
+        return self._server
 
     def stop(self) -> None:
         if self._server is not None:

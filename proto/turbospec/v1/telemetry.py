@@ -38,9 +38,37 @@ VERIFY_MS: Final = "turbospec.verify_ms"  # float
 DRAFT_EXTEND_MS: Final = "turbospec.draft_extend_ms"  # float
 DROPPED_RECORDS: Final = "turbospec.dropped_records"  # int, records lost before this one, cumulative
 
+# Span attributes of the engine's link to the service as the span is sent. Counts are totals of the epoch,
+# left out while zero.
+LINK_STATE: Final = "turbospec.link_state"  # str, one of the LINK_* below
+LEASE_REFUSALS: Final = "turbospec.lease_refusals."  # int; the cause, of LEASE_REFUSAL_CAUSES, is appended
+DROPPED_ASKS: Final = (
+    "turbospec.dropped_asks"  # int, asks that a newer one replaced before they could be sent
+)
+
 # Where a step's length came from.
 SOURCE_LEASE: Final = "lease"  # decided by the service for this step
 SOURCE_FALLBACK: Final = "fallback"  # no valid lease in time: length 0
 SOURCE_LAUNCH_LENGTH: Final = "launch_length"  # mode off, shadow, or outside the canary
 SOURCE_KILL_SWITCH: Final = "kill_switch"  # length 0 by the operator's hand
 SOURCES: Final = (SOURCE_LEASE, SOURCE_FALLBACK, SOURCE_LAUNCH_LENGTH, SOURCE_KILL_SWITCH)
+
+# The engine's link to the service.
+LINK_CONNECTING: Final = "connecting"  # no stream yet, or none any more
+LINK_FRESH: Final = "fresh"  # a stream, and a lease that holds
+LINK_STALE: Final = "stale"  # a stream, but its answers are late and the leases have run out
+LINK_OPEN: Final = "open"  # the breaker is open: answers are watched, not obeyed
+LINK_DISABLED: Final = "disabled"  # kill switch, mode off, or a failure of our own
+LINK_STATES: Final = (LINK_CONNECTING, LINK_FRESH, LINK_STALE, LINK_OPEN, LINK_DISABLED)
+
+# Why the engine refused an answer.
+LEASE_REFUSAL_CAUSES: Final = (
+    "wrong_epoch",  # for another life of this engine
+    "future_step",  # for a step nobody has asked for
+    "out_of_order",  # older than an answer already taken
+    "duplicate",  # a decision already taken
+    "stale_generation",  # of models older than those of an answer already taken
+    "malformed",  # breaks the wire contract
+    "unknown_length",  # a length the engine cannot run
+    "flood",  # far more answers than asks; ends the stream
+)

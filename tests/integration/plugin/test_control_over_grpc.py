@@ -160,6 +160,8 @@ def test_a_lying_service_is_refused_and_never_obeyed(
         records = []
         assert eventually(lambda: (records.append(engine.step()), liar.lies > 20)[1], 30)
         assert all(record.num_steps == 0 for record in records)
+        (cause,) = engine.control.board.refusals()
+        assert cause in names.LEASE_REFUSAL_CAUSES
     finally:
         engine.control.close()
         liar.stop()

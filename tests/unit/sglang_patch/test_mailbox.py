@@ -1,10 +1,11 @@
 """A step takes a valid lease, waits one deadline at most, and otherwise does not speculate."""
 
-from collections.abc import Callable
 from typing import Any
 
 from sglang_patch.board import Board
+from sglang_patch.breaker import OPENS_AT_MISSES, WINDOW_STEPS
 from sglang_patch.decision import (
+    BREAKER,
     DEADLINE,
     DISCONNECTED,
     FALLBACK,
@@ -14,32 +15,16 @@ from sglang_patch.decision import (
     OVERDUE,
     Decision,
 )
-from sglang_patch.lease import Lease
+from sglang_patch.lease import CANARY_BLOCK_STEPS, Lease, applies
+from sglang_patch.link_state import CONNECTING, FRESH, STALE
 from sglang_patch.mailbox import Mailbox
-from turbospec.v1.control_pb2 import MODE_ENFORCE, MODE_OFF, MODE_SHADOW
+from sglang_patch.modes import ENFORCE, OFF, SHADOW, EngineMode
+from tests.unit.sglang_patch.hand_clock import HandClock
+from turbospec.v1.control_pb2 import MODE_CANARY, MODE_ENFORCE, MODE_OFF, MODE_SHADOW
 
 LAUNCH = 5
 DEADLINE_US = 2_000
 FAR_NS = 60_000_000_000
-
-
-class HandClock:
-    """Time passes only while somebody sleeps; ``events`` happen once their time has come."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_000
-        self.slept = 0
-        self.events: list[tuple[int, Callable[[], None]]] = []
-
-    def monotonic_ns(self) -> int:
-        return self.now_ns
-
-    def sleep(self, seconds: float) -> None:
-        self.slept += 1
-        self.now_ns += round(seconds * 1e9)
-        for at_ns, event in list(self.events):
-            if self.now_ns >= at_ns:
-                event()
 
 
 def lease(step: int, *, length: int = 3, **changes: Any) -> Lease:
@@ -60,11 +45,11 @@ def lease(step: int, *, length: int = 3, **changes: Any) -> Lease:
 class Step:
     """A mailbox with its board and clock, used as ``StepControl`` uses it."""
 
-    def __init__(self, *, obey: bool = True, deadline_us: int = DEADLINE_US) -> None:
+    def __init__(self, *, mode: EngineMode = ENFORCE, deadline_us: int = DEADLINE_US) -> None:
         self.board = Board(16, 16)
         self.clock = HandClock()
         self.box = Mailbox(
-            self.board, launch_num_steps=LAUNCH, step_deadline_us=deadline_us, obey=obey, clock=self.clock
+            self.board, launch_num_steps=LAUNCH, step_deadline_us=deadline_us, mode=mode, clock=self.clock
         )
 
     def take(self, step_index: int, batch_size: int = 4) -> Decision:
@@ -77,6 +62,7 @@ class Step:
 def connected(**options: Any) -> Step:
     step = Step(**options)
     step.board.connect()
+    step.board.tell_state(FRESH)
     return step
 
 
@@ -121,7 +107,7 @@ def test_off_and_shadow_hold_the_launch_length() -> None:
 
 
 def test_an_engine_told_not_to_obey_never_falls_back_nor_waits() -> None:
-    step = Step(obey=False)
+    step = Step(mode=SHADOW)
     assert step.take(1) == Decision(LAUNCH, LAUNCH_LENGTH)
     step.board.connect()
     assert step.take(1) == Decision(LAUNCH, LAUNCH_LENGTH)
@@ -165,3 +151,105 @@ def test_a_lost_link_ends_the_wait() -> None:
     decision = step.take(1)
     assert (decision.source, decision.num_steps) == (FALLBACK, 0)
     assert decision.wait_ns < 200_000
+
+
+def test_the_more_careful_mode_holds() -> None:
+    step = connected(mode=OFF)
+    step.board.post(lease(10))
+    assert step.take(10) == Decision(LAUNCH, LAUNCH_LENGTH, NO_REASON, 10)
+    step.box.set_mode(ENFORCE)
+    assert step.take(10).source == LEASE
+    step.box.set_mode(SHADOW)
+    assert step.take(10) == Decision(LAUNCH, LAUNCH_LENGTH, NO_REASON, 10, 3)
+
+
+def test_an_engine_in_canary_obeys_in_its_share_and_never_waits_outside_it() -> None:
+    percent = 30
+    step = connected(mode=EngineMode(MODE_CANARY, percent), deadline_us=0)
+    obeyed = 0
+    for block in range(200):
+        index = block * CANARY_BLOCK_STEPS
+        ours = applies(MODE_CANARY, percent, index)
+        assert step.take(index).source == (FALLBACK if ours else LAUNCH_LENGTH), "without a lease"
+        step.board.post(lease(index))
+        assert step.take(index).source == (LEASE if ours else LAUNCH_LENGTH)
+        # The service's own canary is the smaller: both must say so.
+        step.board.post(lease(index, mode=MODE_CANARY, canary_percent=5))
+        theirs = applies(MODE_CANARY, 5, index)
+        assert step.take(index).source == (LEASE if ours and theirs else LAUNCH_LENGTH)
+        obeyed += ours
+    assert 30 < obeyed < 90
+
+
+def test_a_stale_link_costs_not_even_the_first_deadline() -> None:
+    step = connected()
+    step.board.tell_state(STALE)
+    assert step.take(1) == Decision(0, FALLBACK, OVERDUE)
+    assert step.clock.slept == 0
+
+
+def misses(step: Step, count: int, first: int = 1) -> None:
+    for index in range(first, first + count):
+        step.board.post(lease(index + 1_000))
+        assert step.take(index).source == FALLBACK
+
+
+def test_half_of_the_window_missed_opens_the_breaker() -> None:
+    step = connected(deadline_us=0)
+    misses(step, OPENS_AT_MISSES - 1)
+    assert not step.board.breaker_open()
+    misses(step, 1)
+    assert step.board.breaker_open()
+    step.board.post(lease(100))
+    assert step.take(100) == Decision(0, FALLBACK, BREAKER), "answers are not obeyed while it is open"
+
+
+def test_misses_that_are_long_past_do_not_open_it() -> None:
+    step = connected(deadline_us=0)
+    misses(step, OPENS_AT_MISSES - 1)
+    for index in range(100, 100 + WINDOW_STEPS):
+        step.board.post(lease(index))
+        assert step.take(index).source == LEASE
+    misses(step, OPENS_AT_MISSES - 1, first=200)
+    assert not step.board.breaker_open()
+
+
+def test_a_service_that_answers_every_other_step_is_cut_off() -> None:
+    """Every answer in time restores patience: without the breaker each second step would pay a deadline."""
+    step = connected()
+    for index in range(1, 201):
+        if index % 2:
+            step.board.post(lease(index, last_step=index))
+        step.take(index)
+    assert step.board.breaker_open()
+    looks_per_deadline = DEADLINE_US / 50
+    assert step.clock.slept <= (OPENS_AT_MISSES + 1) * looks_per_deadline
+    before = step.clock.slept
+    assert {step.take(index).reason for index in range(300, 400)} == {BREAKER}
+    assert step.clock.slept == before, "an open breaker never waits"
+
+
+def test_once_the_agent_closes_it_the_next_step_obeys_again() -> None:
+    step = connected(deadline_us=0)
+    misses(step, OPENS_AT_MISSES)
+    step.board.close_breaker()
+    step.board.post(lease(100))
+    assert step.take(100).source == LEASE
+    misses(step, OPENS_AT_MISSES - 1, first=200)
+    assert not step.board.breaker_open(), "it starts with a clean record"
+
+
+def test_steps_without_a_stream_or_before_its_first_answer_do_not_open_it() -> None:
+    step = Step()
+    assert {step.take(index).reason for index in range(1, 200)} == {DISCONNECTED}
+    step.board.connect()
+    step.board.tell_state(CONNECTING)
+    misses(step, 200, first=200)
+    assert not step.board.breaker_open()
+
+
+def test_an_engine_that_does_not_obey_holds_its_launch_length_whatever_the_breaker_says() -> None:
+    step = connected(deadline_us=0)
+    misses(step, OPENS_AT_MISSES)
+    step.box.set_mode(SHADOW)
+    assert step.take(500) == Decision(LAUNCH, LAUNCH_LENGTH)

@@ -1,0 +1,270 @@
+"""The link under faults of the peer: what the engine does, what state is shown, how it gets out again."""
+
+import itertools
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sglang_patch.breaker import OPENS_AT_MISSES
+from sglang_patch.decision import BREAKER, DEADLINE, FALLBACK
+from tests.support.control_process import ControlProcess
+from tests.support.scripted_service import ScriptedService
+from tests.support.stepped_engine import SteppedEngine
+from tests.support.wait import eventually
+from turbospec.v1 import telemetry as names
+from turbospec.v1.control_pb2 import DecideResponse, Tier
+
+# Far below any step deadline's cost of waiting for a service, far above that of starting a thread.
+AT_ONCE_S = 0.5
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[ControlProcess]:
+    process = ControlProcess(tmp_path)
+    process.start()
+    yield process
+    os.kill(pid_of(process), signal.SIGCONT)
+    process.stop()
+
+
+def pid_of(process: ControlProcess) -> int:
+    assert process._process is not None
+    return process._process.pid
+
+
+def started(address: str, **env: str) -> SteppedEngine:
+    engine = SteppedEngine(address, **{"TURBOSPEC_STEP_DEADLINE_US": "2000", **env})
+    engine.start()
+    return engine
+
+
+def state(engine: SteppedEngine) -> str:
+    return engine.control.board.link_state_name
+
+
+def stepping_until(engine: SteppedEngine, wanted: str, timeout_s: float = 15.0) -> bool:
+    return eventually(lambda: (engine.step(), state(engine) == wanted)[1], timeout_s)
+
+
+def test_a_stopped_service_is_noticed_given_up_and_found_again(service: ControlProcess) -> None:
+    engine = started(service.address)
+    try:
+        assert stepping_until(engine, names.LINK_FRESH, 30)
+        os.kill(pid_of(service), signal.SIGSTOP)
+        waited = []
+        assert eventually(lambda: (waited.append(engine.step()), state(engine) == names.LINK_OPEN)[1])
+        assert sum(record.decision.wait_ns > 0 for record in waited) <= 1, "one deadline, then nothing"
+        assert stepping_until(engine, names.LINK_CONNECTING), "the silent stream is given up"
+        os.kill(pid_of(service), signal.SIGCONT)
+        assert stepping_until(engine, names.LINK_FRESH)
+        assert engine.run_until(names.SOURCE_LEASE) < 100
+    finally:
+        engine.control.close()
+
+
+def test_an_idle_engine_keeps_its_stream_and_its_lease(service: ControlProcess, tmp_path: Path) -> None:
+    engine = started(service.address)
+    try:
+        assert stepping_until(engine, names.LINK_FRESH, 30)
+        engine.control.idle()
+        # Longer than a lease holds, and than it takes to give up a silent stream.
+        until_s = time.monotonic() + 4
+        while time.monotonic() < until_s:
+            assert state(engine) == names.LINK_FRESH
+            time.sleep(0.02)
+        record = engine.step()
+        assert names.SOURCES[record.decision.source] == names.SOURCE_LEASE
+        assert record.decision.wait_ns == 0
+        assert (tmp_path / "control.log").read_text().count("engine_connected") == 1
+    finally:
+        engine.control.close()
+
+
+def test_the_first_step_after_idling_with_a_stopped_service_does_not_wait(service: ControlProcess) -> None:
+    engine = started(service.address)
+    try:
+        assert stepping_until(engine, names.LINK_FRESH, 30)
+        engine.control.idle()
+        os.kill(pid_of(service), signal.SIGSTOP)
+        assert eventually(lambda: state(engine) == names.LINK_STALE), "noticed though no step has asked"
+        record = engine.step()
+        assert (record.decision.source, record.num_steps, record.decision.wait_ns) == (FALLBACK, 0, 0)
+    finally:
+        engine.control.close()
+
+
+@pytest.mark.parametrize("fault", ["absent", "stopped"])
+def test_nothing_waits_for_the_service_at_start_or_end(
+    fault: str, service: ControlProcess, tmp_path: Path
+) -> None:
+    address = service.address if fault == "stopped" else f"unix:{tmp_path}/nobody.sock"
+    os.kill(pid_of(service), signal.SIGSTOP)
+    engine = SteppedEngine(address)
+    for call in (engine.start, engine.step, engine.control.close):
+        begun_s = time.monotonic()
+        call()
+        assert time.monotonic() - begun_s < AT_ONCE_S, call
+    agent = engine.control._agent
+    assert agent is not None
+    assert eventually(lambda: not agent._thread.is_alive()), "the agent ends by itself"
+
+
+class EveryOther(ScriptedService):
+    """Strict control of every step, but nothing for every other step while it is ill."""
+
+    ill = False
+
+    def Decide(self, request_iterator: Any, context: Any) -> Iterator[DecideResponse]:
+        for answer in super().Decide(request_iterator, context):
+            if not (self.ill and answer.step_index % 2):
+                yield answer
+
+
+def test_the_breaker_ends_flapping_and_closes_by_itself(tmp_path: Path) -> None:
+    service = EveryOther(lambda step: 3, valid_for_steps=1)
+    engine = started(service.start(tmp_path / "ill.sock"), TURBOSPEC_STEP_DEADLINE_US="5000")
+    try:
+        assert stepping_until(engine, names.LINK_FRESH, 30)
+        service.ill = True
+        ill = []
+        assert eventually(lambda: (ill.append(engine.step()), state(engine) == names.LINK_OPEN)[1])
+        waited = sum(record.decision.reason == DEADLINE for record in ill)
+        assert OPENS_AT_MISSES // 2 < waited <= OPENS_AT_MISSES, "patience alone would go on for ever"
+        lengths = [record.num_steps for record in ill]
+        assert sum(a != b for a, b in itertools.pairwise(lengths)) > OPENS_AT_MISSES // 2
+        shut = [engine.step() for _ in range(300)]
+        assert {(r.num_steps, r.decision.reason, r.decision.wait_ns) for r in shut} == {(0, BREAKER, 0)}
+        service.ill = False
+        assert stepping_until(engine, names.LINK_FRESH)
+        assert engine.run_until(names.SOURCE_LEASE) < 100
+        assert eventually(
+            lambda: (
+                {span[names.LINK_STATE] for span in service.spans()} >= {names.LINK_FRESH, names.LINK_OPEN}
+            )
+        )
+    finally:
+        engine.control.close()
+        service.stop()
+
+
+class Flooding(ScriptedService):
+    """Answers the first ask with good leases without end."""
+
+    sent = 0
+
+    def Decide(self, request_iterator: Any, context: Any) -> Iterator[DecideResponse]:
+        for answer in super().Decide(request_iterator, context):
+            while context.is_active():
+                self.sent += 1
+                answer.decision_id += 1
+                yield answer
+
+
+class Giant(ScriptedService):
+    """Every answer is larger than an engine takes."""
+
+    def Decide(self, request_iterator: Any, context: Any) -> Iterator[DecideResponse]:
+        for answer in super().Decide(request_iterator, context):
+            answer.tiers.extend(Tier(max_batch_size=size) for size in range(1 << 16))
+            yield answer
+
+
+def agent_bytes(engine: SteppedEngine) -> int:
+    assert engine.control._agent is not None
+    assert engine.control._agent._process is not None
+    status = Path(f"/proc/{engine.control._agent._process.pid}/statm").read_text()
+    return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("kind", [Flooding, Giant])
+def test_memory_stays_bounded_whatever_the_peer_sends(kind: type[ScriptedService], tmp_path: Path) -> None:
+    service = kind(lambda step: 3)
+    engine = started(service.start(tmp_path / "hostile.sock"))
+    try:
+        assert eventually(lambda: (engine.step(), len(service.profiles) > 1)[1], 30), "the stream is ended"
+        before = agent_bytes(engine)
+        assert eventually(lambda: (engine.step(), len(service.profiles) > 4)[1], 30)
+        assert agent_bytes(engine) - before < 16 << 20
+        if kind is Flooding:
+            assert engine.control.board.refusals()["flood"] >= 4
+    finally:
+        engine.control.close()
+        service.stop()
+
+
+class CrashLoop(ScriptedService):
+    """Answers once, then ends the stream."""
+
+    def Decide(self, request_iterator: Any, context: Any) -> Iterator[DecideResponse]:
+        yield from itertools.islice(super().Decide(request_iterator, context), 1)
+
+
+def test_a_service_that_answers_once_and_ends_is_not_called_ever_faster(tmp_path: Path) -> None:
+    service = CrashLoop(lambda step: 3)
+    engine = started(service.start(tmp_path / "loop.sock"))
+    try:
+        assert eventually(lambda: (engine.step(), len(service.profiles) >= 1)[1], 30)
+        begun, begun_s = len(service.profiles), time.monotonic()
+        while time.monotonic() < begun_s + 5:
+            engine.step()
+        # Half of the longest pause on average, once the pauses have grown: far from one a back-off of 50 ms.
+        assert len(service.profiles) - begun < 40
+    finally:
+        engine.control.close()
+        service.stop()
+
+
+def test_switches_turn_an_engine_at_run_time_without_a_service(tmp_path: Path) -> None:
+    service = ScriptedService(lambda step: 3)
+    engine = started(
+        service.start(tmp_path / "control.sock"),
+        TURBOSPEC_MODE_FILE=str(tmp_path / "mode"),
+        TURBOSPEC_KILL_FILE=str(tmp_path / "kill"),
+    )
+
+    def runs(source: str, length: int) -> bool:
+        record = engine.step()
+        return (names.SOURCES[record.decision.source], record.num_steps) == (source, length)
+
+    try:
+        assert eventually(lambda: runs(names.SOURCE_LEASE, 3), 30)
+        (tmp_path / "mode").write_text("off")
+        assert eventually(lambda: runs(names.SOURCE_LAUNCH_LENGTH, 5))
+        assert stepping_until(engine, names.LINK_DISABLED)
+        (tmp_path / "mode").write_text("enforce")
+        assert eventually(lambda: runs(names.SOURCE_LEASE, 3))
+        (tmp_path / "kill").touch()
+        assert eventually(lambda: runs(names.SOURCE_KILL_SWITCH, 0))
+        assert stepping_until(engine, names.LINK_DISABLED)
+        (tmp_path / "kill").unlink()
+        assert eventually(lambda: runs(names.SOURCE_LEASE, 3))
+        assert stepping_until(engine, names.LINK_FRESH)
+        assert len(service.profiles) == 1, "the stream was kept all along"
+        assert eventually(lambda: names.LINK_DISABLED in {span[names.LINK_STATE] for span in service.spans()})
+    finally:
+        engine.control.close()
+        service.stop()
+
+
+def test_threads_do_not_pile_up_over_many_streams(tmp_path: Path) -> None:
+    service = CrashLoop(lambda step: 3)
+    engine = started(service.start(tmp_path / "loop.sock"))
+    before = threading.active_count()
+    try:
+        assert eventually(lambda: (engine.step(), len(service.profiles) > 3)[1], 30)
+        assert engine.control._agent is not None
+        assert engine.control._agent._process is not None
+        tasks = Path(f"/proc/{engine.control._agent._process.pid}/task")
+        first = len(list(tasks.iterdir()))
+        assert eventually(lambda: (engine.step(), len(service.profiles) > 10)[1], 30)
+        assert len(list(tasks.iterdir())) <= first + 4
+        assert threading.active_count() <= before + 8
+    finally:
+        engine.control.close()
+        service.stop()

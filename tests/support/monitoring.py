@@ -1,0 +1,121 @@
+"""Real Prometheus and Alertmanager with our configuration, but every duration is divided by SPEED_UP."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import yaml
+
+from dashboards.queries import HERE, RULES
+from tests.support.background import Background
+from tests.support.engine_server import free_port
+
+SPEED_UP: Final = 30
+SCRAPE_INTERVAL: Final = "1s"
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600}
+_DURATION: Final = re.compile(r"(\d+)([smh])\b")
+
+
+def faster(duration: str) -> str:
+    """A duration of Prometheus, sped up, of at least a second."""
+    match = _DURATION.fullmatch(duration)
+    assert match is not None, duration
+    return f"{max(int(match[1]) * _SECONDS[match[2]] // SPEED_UP, 1)}s"
+
+
+def faster_rules(directory: Path) -> None:
+    """The checked-in rules, with their windows and delays sped up and nothing else changed."""
+    directory.mkdir()
+    for path in sorted(RULES.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for group in content["groups"]:
+            for rule in group["rules"]:
+                rule["expr"] = re.sub(r"\[(\w+)\]", lambda found: f"[{faster(found[1])}]", rule["expr"])
+                if "for" in rule:
+                    rule["for"] = faster(rule["for"])
+        (directory / path.name).write_text(yaml.safe_dump(content))
+
+
+class Monitoring:
+    """Both, below `directory`; they scrape the control service at `metrics_port`."""
+
+    def __init__(self, directory: Path, metrics_port: int) -> None:
+        self._directory = directory
+        prometheus, alertmanager = free_port(), free_port()
+        self.prometheus_url = f"http://127.0.0.1:{prometheus}"
+        self.alertmanager_url = f"http://127.0.0.1:{alertmanager}"
+        faster_rules(directory / "rules")
+        config = self._configuration(metrics_port, prometheus, alertmanager)
+        (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
+        self._alertmanager = Background(
+            [
+                "prometheus-alertmanager",
+                f"--config.file={HERE / 'alertmanager' / 'alertmanager.yaml'}",
+                f"--storage.path={directory / 'alertmanager'}",
+                f"--web.listen-address=127.0.0.1:{alertmanager}",
+                "--cluster.listen-address=",
+            ],
+            directory / "alertmanager.log",
+            is_ready=lambda: _answers(f"{self.alertmanager_url}/-/ready"),
+        )
+        self._prometheus = Background(
+            [
+                "prometheus",
+                f"--config.file={directory / 'prometheus.yaml'}",
+                f"--storage.tsdb.path={directory / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{prometheus}",
+                "--log.level=warn",
+            ],
+            directory / "prometheus.log",
+            is_ready=lambda: _answers(f"{self.prometheus_url}/-/ready"),
+        )
+
+    def start(self) -> None:
+        self._alertmanager.start()
+        self._prometheus.start()
+
+    def stop(self) -> None:
+        self._prometheus.stop()
+        self._alertmanager.stop()
+
+    def instant(self, expr: str) -> list[dict[str, Any]]:
+        """Result of an instant query."""
+        answer = httpx.post(f"{self.prometheus_url}/api/v1/query", data={"query": expr}, timeout=10).json()
+        assert answer["status"] == "success", answer
+        result: list[dict[str, Any]] = answer["data"]["result"]
+        return result
+
+    def alert_state(self, name: str) -> str:
+        """As Prometheus sees it: inactive, pending or firing."""
+        alerts = httpx.get(f"{self.prometheus_url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
+        states = {alert["state"] for alert in alerts if alert["labels"]["alertname"] == name}
+        return next((state for state in ("firing", "pending") if state in states), "inactive")
+
+    def received(self, name: str) -> list[dict[str, Any]]:
+        """Active alerts of that name at Alertmanager."""
+        alerts = httpx.get(f"{self.alertmanager_url}/api/v2/alerts", timeout=10).json()
+        return [alert for alert in alerts if alert["labels"]["alertname"] == name]
+
+    def _configuration(self, metrics_port: int, prometheus: int, alertmanager: int) -> dict[str, Any]:
+        """The checked-in one, with addresses of here and faster intervals."""
+        path = HERE / "prometheus" / "prometheus.yaml"
+        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config["global"] |= {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL}
+        (managers,) = config["alerting"]["alertmanagers"]
+        managers["static_configs"] = [{"targets": [f"127.0.0.1:{alertmanager}"]}]
+        ports = {"turbospec": metrics_port, "prometheus": prometheus, "alertmanager": alertmanager}
+        # There is no SGLang and no collector here.
+        config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] in ports]
+        for job in config["scrape_configs"]:
+            job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
+        return config
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
