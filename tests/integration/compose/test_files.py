@@ -133,8 +133,35 @@ def test_grafana_finds_prometheus_and_the_dashboards() -> None:
     assert source["uid"] == "prometheus"
     assert source["url"] == "http://prometheus:9090"
     (provider,) = yaml.safe_load((provisioning / "dashboards/turbospec.yaml").read_text())["providers"]
-    mounted = services(load())["grafana"].mounts[provider["options"]["path"]]
-    assert (ROOT / mounted) == ROOT / "dashboards/grafana"
+    grafana = services(load())["grafana"]
+    dashboards = ROOT / grafana.mounts[provider["options"]["path"]]
+    home = Path(grafana.environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
+    assert str(home.parent) == provider["options"]["path"]
+    assert (dashboards / home.name).is_file()
+
+
+def test_prometheus_scrapes_services_where_they_listen() -> None:
+    project = load()
+    config = yaml.safe_load((ROOT / "dashboards/prometheus/prometheus.yaml").read_text())
+    jobs = {job["job_name"]: job["static_configs"] for job in config["scrape_configs"]}
+    targets = {target for found in jobs.values() for one in found for target in one["targets"]}
+    collector = _collector()["service"]["telemetry"]["metrics"]["readers"][0]["pull"]["exporter"][
+        "prometheus"
+    ]
+    assert targets == {
+        f"control:{_port(project['services']['control'].get('ports'))}",
+        f"sglang:{_port(project['services']['sglang-gpu'].get('ports'))}",
+        f"alertmanager:{_port(project['services']['alertmanager'].get('ports'))}",
+        f"localhost:{_port(project['services']['prometheus'].get('ports'))}",
+        f"collector:{collector['port']}",
+    }
+    # Alerts compare this label with the name under which the engine is connected.
+    (sglang,) = jobs["sglang"]
+    for name in ENGINES:
+        engine = project["services"][name]
+        assert engine["environment"]["TURBOSPEC_ENGINE_ID"] == sglang["labels"]["engine_id"]
+        assert engine["networks"]["default"]["aliases"] == ["sglang"]
+        assert "--enable-metrics" in engine["command"]
 
 
 def test_engines_find_a_certificate_for_each_file_they_are_told_of() -> None:
@@ -161,6 +188,12 @@ def test_nothing_but_what_an_image_needs_is_sent_to_the_builder() -> None:
 def _instructions(dockerfile: Path, name: str) -> list[list[str]]:
     lines = dockerfile.read_text().splitlines()
     return [shlex.split(line)[1:] for line in lines if line.startswith(f"{name} ")]
+
+
+def _port(published: list[str]) -> str:
+    """The container's side of the one port that a service opens."""
+    (port,) = published
+    return port.rpartition(":")[2]
 
 
 def _collector() -> dict[str, Any]:
