@@ -47,7 +47,7 @@ class Differences:
             port = int(match[1])
             return f"127.0.0.1:{self.ports.get(port, port)}"
 
-        text = re.sub(rf"(?<![\w.])(?:{hosts}):(\d+)", address, text)
+        text = re.sub(rf"(?<![\w.-])(?:{hosts}):(\d+)", address, text)
         if text == "0.0.0.0":
             return "127.0.0.1"
         # A port that is a word of its own, as in --port 30000.
