@@ -4,10 +4,11 @@ PYTHON ?= $(or $(shell for python in python3 python3.11 python3.12 python3.13; d
 BIN := .venv/bin
 # Goes to the command behind a target, as in: make serve ARGS="--port 8000"
 ARGS ?=
+NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit lint format audit sbom proto docs \
-	dashboards clean
+.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit images-test lint format certs \
+	audit sbom proto docs dashboards clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,12 +40,19 @@ test: setup-test lint ## all tests: unit, integration, and the real engine
 test-unit: setup ## the fast tests
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit $(ARGS)
 
-lint: setup ## ruff, mypy, buf
+images-test: setup ## build our container images with Podman and run them (root, 10 GB, half an hour the first time)
+	@$(PYTHON) scripts/setup.py --profile images
+	@$(BIN)/python -m pytest tests/images -m images $(ARGS)
+
+lint: setup ## ruff, mypy, buf, and the linters of compose.yaml and the Dockerfiles
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/mypy -p scripts
 	@$(BIN)/buf lint
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml compose.mtls.yaml
+	@$(BIN)/yamllint --strict compose.yaml compose.mtls.yaml dashboards
+	@$(BIN)/hadolint deploy/*.Dockerfile
 
 format: setup ## let ruff format and repair
 	@$(BIN)/ruff check --fix .
@@ -58,6 +66,9 @@ sbom: setup ## build/sbom.cdx.json: what is installed in .venv, as CycloneDX
 	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
 	  --output-format JSON --output-file build/sbom.cdx.json
 	@echo build/sbom.cdx.json
+
+certs: ## certificates for mutual TLS in certs/, as in: make certs NAMES="control.example.com 192.0.2.7"
+	@scripts/certs.sh certs $(NAMES)
 
 proto: setup ## generate the stubs of the wire contract anew
 	@PYTHON=$(BIN)/python scripts/proto.sh
