@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench test test-unit lint format proto clean
+.PHONY: help setup setup-test setup-service serve demo bench chaos fuzz test test-unit lint format proto clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ demo: setup ## serve, put a moving load on it, and compare with fixed lengths
 
 bench: setup ## the benchmark on real engines (long)
 	@$(BIN)/turbospec bench engine $(ARGS)
+
+chaos: setup-test ## the table of faults; ARGS="--engine" adds a real SGLang server
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: setup-test ## a million mutated messages over decoders and lease logic
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.fuzz $(ARGS)
 
 test: setup-test lint ## all tests: unit, integration, and the real engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
