@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tests.chaos.engine import EngineProcess
 from tests.chaos.fault import Fault
@@ -125,9 +125,9 @@ def _outcome(
 def _told(stage: Stage, watch: _Watch) -> tuple[list[Step], int]:
     """Records of the window that arrived, and how many more the engine says were dropped in it."""
     steps = watch.steps()
-    first, last = steps[0].index, steps[-1].index
+    first, last = steps[0].number, steps[-1].number
 
-    def spans() -> list[dict[str, object]]:
+    def spans() -> list[dict[str, Any]]:
         return stage.collector.spans(watch.engine.epoch)
 
     def complete() -> bool:
@@ -142,4 +142,4 @@ def _told(stage: Stage, watch: _Watch) -> tuple[list[Step], int]:
         if span[names.STEP_INDEX] >= first:
             dropped += max(0, said - known)
         known = said
-    return [step for step in read_spans(spans()) if first <= step.index <= last], dropped
+    return [step for step in read_spans(spans()) if first <= step.number <= last], dropped

@@ -170,7 +170,7 @@ def _run(fault: Fault[Stage], stage: SglangStage) -> Outcome:
     if load.different or not load.rounds:
         wrong.append(f"{load.different} outputs differ in {load.rounds} rounds")
     # By its numbers: what telemetry missed counts as a step too.
-    whole = steps[-1].index - steps[0].index + 1
+    whole = steps[-1].number - steps[0].number + 1
     return Outcome(
         fault=fault.name,
         engine="SGLang",

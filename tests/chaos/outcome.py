@@ -95,23 +95,23 @@ def differences(
 ) -> list[str]:
     """What does not fit together: steps as the engine ran them, as telemetry tells them, lengths allowed."""
     found = []
-    indices = [step.index for step in noted]
+    indices = [step.number for step in noted]
     if indices and indices != list(range(indices[0], indices[0] + len(indices))):
         found.append(f"{what}: step numbers have gaps")
-    by_index = {step.index: step for step in noted}
+    by_index = {step.number: step for step in noted}
     for step in told:
-        own = by_index.get(step.index)
+        own = by_index.get(step.number)
         if own is not None and (own.num_steps, own.accepted, own.origin) != (
             step.num_steps,
             step.accepted,
             step.origin,
         ):
-            found.append(f"{what}: step {step.index} was {own}, telemetry says {step}")
+            found.append(f"{what}: step {step.number} was {own}, telemetry says {step}")
     for step in noted:
         if step.num_steps not in allowed:
             found.append(
-                f"{what}: step {step.index} ran length {step.num_steps}, allowed were {sorted(allowed)}"
+                f"{what}: step {step.number} ran length {step.num_steps}, allowed were {sorted(allowed)}"
             )
         if step.fell_back and step.num_steps:
-            found.append(f"{what}: step {step.index} fell back to length {step.num_steps}")
+            found.append(f"{what}: step {step.number} fell back to length {step.num_steps}")
     return found

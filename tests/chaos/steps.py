@@ -20,7 +20,7 @@ STEADY_STEPS: Final = 30
 class Step(NamedTuple):
     """One decode step. ``start_ns`` is monotonic if the engine noted it, Unix time if a span told it."""
 
-    index: int
+    number: int
     start_ns: int
     # Time that control took on the step thread, waiting for a lease included.
     control_us: float

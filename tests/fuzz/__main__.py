@@ -26,8 +26,8 @@ SHARES: Final = {"answers": 0.58, "requests": 0.35, "telemetry": 0.06, "envelope
 _EXECUTED: Final = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 _COVERED: Final = re.compile(r"cov: (\d+)")
 
-app = typer.Typer(add_completion=False)
-console = Console()
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+console = Console(width=140)
 
 
 @app.command(help=__doc__)

@@ -59,7 +59,7 @@ _VALUES: Final[dict[int, Sequence[Any]]] = {
     _CPP.CPPTYPE_BOOL: (False, True),
     _CPP.CPPTYPE_STRING: _TEXTS,
 }
-_JSON_VALUES: Final = (
+_JSON_VALUES: Final[tuple[Any, ...]] = (
     None,
     True,
     0,
@@ -92,13 +92,13 @@ class Mutator:
     def message(self, data: bytes, others: Sequence[bytes], kind: type[Message]) -> bytes:
         """Spoilt one to four times, in its fields more often than in its bytes."""
         for _ in range(self.times()):
-            data = self.fields(data, kind) if self.chance.random() < 0.7 else self.bytes(data, others)
+            data = self.fields(data, kind) if self.chance.random() < 0.7 else self.raw(data, others)
         return data
 
     def times(self) -> int:
         return self.chance.choice((1, 1, 2, 4))
 
-    def bytes(self, data: bytes, others: Sequence[bytes] = ()) -> bytes:
+    def raw(self, data: bytes, others: Sequence[bytes] = ()) -> bytes:
         """Flip, overwrite, insert, remove or repeat some bytes, or go on with another message."""
         chance = self.chance
         spoilt = bytearray(data)
@@ -128,7 +128,7 @@ class Mutator:
         try:
             message.ParseFromString(data)
         except DecodeError:
-            return self.bytes(data)
+            return self.raw(data)
         self._change(*self._somewhere(message))
         changed: bytes = message.SerializeToString()
         return changed if len(changed) <= SIZE_MAX_BYTES else data
@@ -138,7 +138,7 @@ class Mutator:
         try:
             document = json.loads(data)
         except ValueError:
-            return self.bytes(data)
+            return self.raw(data)
         holder: Any = document
         for _ in range(DEPTH_MAX):
             keys = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
@@ -167,7 +167,8 @@ class Mutator:
                 return message, field
             inside = getattr(message, field.name)
             message = chance.choice(inside) if field.is_repeated else inside
-        return message, chance.choice(message.DESCRIPTOR.fields)
+        fields: Sequence[FieldDescriptor] = message.DESCRIPTOR.fields
+        return message, chance.choice(fields)
 
     def _change(self, message: Message, field: FieldDescriptor) -> None:
         if field.is_repeated:

@@ -46,7 +46,7 @@ def answers() -> list[bytes]:
             model_generation=generation,
             valid_for_steps=16,
             valid_for_ms=1_000,
-            **mode,  # type: ignore[arg-type]
+            **mode,
         ).SerializeToString()
         for step in (ASKED_STEP - 1, ASKED_STEP)
         for generation in (0, 3)

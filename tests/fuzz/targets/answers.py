@@ -39,6 +39,8 @@ class Answers:
     def __init__(self) -> None:
         self._seeds = seeds.answers()
         self._candidates = frozenset(seeds.CANDIDATES)
+        # One for the life of the engine, over all streams.
+        self._board = Board(16, BATCH_MAX)
         self._fed = 0
         self._begin()
 
@@ -73,7 +75,7 @@ class Answers:
 
     def _begin(self) -> None:
         """A new stream of an engine that is asking for ASKED_STEP."""
-        self._board = Board(16, BATCH_MAX)
+        self._board.disconnect()
         self._board.connect()
         self._reader = Reader(seeds.EPOCH, self._candidates)
         self._newest_id = self._newest_generation = self._newest_step = 0

@@ -33,7 +33,7 @@ class Envelopes:
         """Most of them well sealed, or the checksum would keep everything from what lies behind it."""
         state = _opened(data)
         if state is None or mutator.chance.random() < 0.2:
-            return mutator.bytes(data, self._envelopes)
+            return mutator.raw(data, self._envelopes)
         for _ in range(mutator.times()):
             state = mutator.json(state)
         return self._forge(state)

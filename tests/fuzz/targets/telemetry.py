@@ -43,7 +43,7 @@ class Telemetry:
         if self._fed % LIFE_MESSAGES == 0:
             self._begin()
         with suppress(_Aborted):
-            _run(self._servicer.export(data, _Context()))  # type: ignore[arg-type]
+            _run(self._servicer.export(data, _Context()))
         session, counters = self._session, self._session.counters
         assert len(self._servicer.drops_by_cause) <= LABELS_MAX
         assert len(counters.drops_by_cause) <= LABELS_MAX
