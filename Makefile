@@ -7,8 +7,8 @@ ARGS ?=
 NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit images-test lint format certs \
-	audit sbom proto docs dashboards clean
+.PHONY: help setup setup-test setup-service serve demo bench soak chaos fuzz test test-unit images-test lint format \
+	certs audit sbom proto docs dashboards clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ bench: setup ## the benchmark on real engines (long)
 
 soak: setup ## half an hour on a real engine: does anything grow? (ARGS="--minutes 5")
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+chaos: setup-test ## the table of faults; ARGS="--engine" adds a real SGLang server
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: setup-test ## a million mutated messages over decoders and lease logic
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.fuzz $(ARGS)
 
 test: setup-test lint ## all tests: unit, integration, and the real engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
