@@ -7,7 +7,8 @@ ARGS ?=
 NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench test test-unit images-test lint format certs proto dashboards clean
+.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit images-test lint format certs \
+	audit sbom proto dashboards clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ demo: setup ## serve, put a moving load on it, and compare with fixed lengths
 bench: setup ## the benchmark on real engines (long)
 	@$(BIN)/turbospec bench engine $(ARGS)
 
+soak: setup ## half an hour on a real engine: does anything grow? (ARGS="--minutes 5")
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
 test: setup-test lint ## all tests: unit, integration, and the real engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
 
@@ -44,7 +48,7 @@ lint: setup ## ruff, mypy, buf, and the linters of compose.yaml and the Dockerfi
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts/setup.py
+	@$(BIN)/mypy scripts/setup.py scripts/audit.py
 	@$(BIN)/buf lint
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml compose.mtls.yaml
 	@$(BIN)/yamllint --strict compose.yaml compose.mtls.yaml dashboards
@@ -56,6 +60,15 @@ format: setup ## let ruff format and repair
 
 certs: ## certificates for mutual TLS in certs/, as in: make certs NAMES="control.example.com 192.0.2.7"
 	@scripts/certs.sh certs $(NAMES)
+
+audit: setup ## known vulnerabilities of the pinned packages (error 3: no vulnerability service answers)
+	@$(BIN)/python scripts/audit.py $(ARGS)
+
+sbom: setup ## build/sbom.cdx.json: what is installed in .venv, as CycloneDX
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file build/sbom.cdx.json
+	@echo build/sbom.cdx.json
 
 proto: setup ## generate the stubs of the wire contract anew
 	@PYTHON=$(BIN)/python scripts/proto.sh

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from control_service.core import mode_spelling
 from control_service.server.address import Address, parse_addresses
+from control_service.server.tls import TlsFiles
+from control_service.store.open import check_location
 
 
 def default_socket_path() -> Path:
@@ -56,8 +59,30 @@ class ServiceSettings(BaseSettings):
             description="allow plain-text TCP beyond loopback; anyone who reaches the port can steer engines"
         ),
     ] = False
+    tls_cert_file: Annotated[
+        Path | None,
+        Field(description="PEM certificate chain of the service: mutual TLS on every TCP address"),
+    ] = None
+    tls_key_file: Annotated[
+        Path | None, Field(description="PEM key of that certificate, without a password")
+    ] = None
+    tls_client_ca_file: Annotated[
+        Path | None,
+        Field(description="PEM certificates of who signs clients; others are refused"),
+    ] = None
+    admin_listen: Annotated[
+        str,
+        Field(
+            description="one address, unix:/absolute/path or host:port, where alone admin rpcs are served;"
+            " empty: where `listen` says"
+        ),
+    ] = ""
+    admin_token_file: Annotated[
+        Path | None,
+        Field(description="file with the token that admin rpcs need over TCP; never needed on a Unix socket"),
+    ] = None
     metrics_listen: Annotated[
-        str, Field(description="host:port of the Prometheus endpoint (port 0: any); empty: none")
+        str, Field(description="host:port of the page and the Prometheus metrics (port 0: any); empty: none")
     ] = "127.0.0.1:9464"
     otlp_metrics_endpoint: Annotated[
         str,
@@ -74,8 +99,8 @@ class ServiceSettings(BaseSettings):
         Field(description="write the bound addresses there as JSON once serving; removed at exit"),
     ] = None
     mode: Annotated[
-        Literal["off", "shadow", "enforce"],
-        Field(description="mode of engines that connect for the first time"),
+        str,
+        Field(description=f"mode of engines that connect for the first time: {mode_spelling.FORMS}"),
     ] = "enforce"
     lease_valid_for_steps: Annotated[
         int, Field(ge=1, le=1_000, description="decode steps a lease holds; 1 is strict per-step control")
@@ -88,6 +113,26 @@ class ServiceSettings(BaseSettings):
     ] = 1_024
     engines_max: Annotated[int, Field(ge=1, le=10_000, description="engines known at once")] = 64
     streams_max: Annotated[int, Field(ge=1, le=10_000, description="decision streams open at once")] = 128
+    streams_per_engine_per_minute: Annotated[
+        int, Field(ge=1, le=60_000, description="decision streams one engine id may open in a minute")
+    ] = 120
+    requests_per_s: Annotated[
+        int,
+        Field(
+            ge=1, le=1_000_000, description="step requests taken of one stream in a second; more are dropped"
+        ),
+    ] = 2_000
+    spans_per_s: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, description="decode-step spans taken of one engine in a second"),
+    ] = 5_000
+    keepalive_s: Annotated[
+        float,
+        Field(ge=1.0, le=7_200.0, description="seconds of silence after which a connection is probed"),
+    ] = 20.0
+    keepalive_timeout_s: Annotated[
+        float, Field(ge=0.1, le=600.0, description="seconds until a connection that does not answer is dead")
+    ] = 10.0
     message_max_bytes: Annotated[
         int, Field(ge=4_096, le=64 << 20, description="largest gRPC message taken, in bytes")
     ] = 4 << 20
@@ -96,7 +141,10 @@ class ServiceSettings(BaseSettings):
     ] = 1.0
     store: Annotated[
         str,
-        Field(description="SQLite file that keeps what was learned across restarts; empty: nothing is kept"),
+        Field(
+            description="keeps what was learned: a SQLite file, or redis://host:port/db (rediss://,"
+            " unix:///socket?db=0) that services share; empty: nothing is kept"
+        ),
     ] = Field(default_factory=default_store)
     store_save_interval_s: Annotated[
         float, Field(ge=0.1, le=3_600.0, description="seconds between saves of what has changed")
@@ -112,12 +160,45 @@ class ServiceSettings(BaseSettings):
         parse_addresses(value)
         return value
 
+    @field_validator(
+        "tls_cert_file", "tls_key_file", "tls_client_ca_file", "admin_token_file", "ready_file", mode="before"
+    )
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        """A variable that is set to nothing names no file."""
+        return None if value == "" else value
+
+    @field_validator("tls_client_ca_file")
+    @classmethod
+    def _check_tls_files(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        """The last of the three, which sees all."""
+        files = {name: info.data.get(name) for name in ("tls_cert_file", "tls_key_file")}
+        files["tls_client_ca_file"] = value
+        missing = [name for name, path in files.items() if path is None]
+        if 0 < len(missing) < len(files):
+            raise ValueError(
+                "tls_cert_file, tls_key_file and tls_client_ca_file must be given together, or none of them;"
+                f" missing: {', '.join(missing)}"
+            )
+        return value
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _check_admin_listen(cls, value: str) -> str:
+        if value and len(parse_addresses(value)) > 1:
+            raise ValueError(f"{value!r} is not allowed; must be one address, or empty")
+        return value
+
+    @field_validator("mode")
+    @classmethod
+    def _check_mode(cls, value: str) -> str:
+        mode_spelling.parse_mode(value)
+        return value
+
     @field_validator("store")
     @classmethod
     def _check_store(cls, value: str) -> str:
-        if value and not Path(value).expanduser().is_absolute():
-            raise ValueError(f"{value!r} is not allowed; must be an absolute path, or empty")
-        return str(Path(value).expanduser()) if value else ""
+        return check_location(value)
 
     @field_validator("metrics_listen")
     @classmethod
@@ -133,3 +214,10 @@ class ServiceSettings(BaseSettings):
         if value and (url.scheme not in {"http", "https"} or not url.netloc or url.path.strip("/")):
             raise ValueError(f"{value!r} is not allowed; must be http://host:port or https://host:port")
         return value
+
+    @property
+    def tls_files(self) -> TlsFiles | None:
+        """All three files; None for plain text."""
+        if self.tls_cert_file is None or self.tls_key_file is None or self.tls_client_ca_file is None:
+            return None
+        return TlsFiles(self.tls_cert_file, self.tls_key_file, self.tls_client_ca_file)

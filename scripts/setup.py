@@ -114,7 +114,7 @@ _ALL_STEPS: Final = (
 
 PROFILES: Final = {
     "serve": Profile(_ALL_STEPS, SERVE_TOOLS),
-    "test": Profile(_ALL_STEPS, TEST_TOOLS),
+    "test": Profile((*_ALL_STEPS, _project("browser")), TEST_TOOLS),
     "images": Profile((), IMAGE_TOOLS),
     "service": Profile((_project("service,cli"),)),
 }

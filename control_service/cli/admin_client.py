@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 import grpc
 from google.protobuf.message import Message
 
+from control_service.cli.channel import TOKEN_VARIABLE, admin_metadata, open_channel
 from control_service.cli.errors import CliError, ExitCode
 from turbospec.v1 import admin_pb2, admin_pb2_grpc, control_pb2
 
@@ -21,7 +22,8 @@ class AdminClient:
 
     def __init__(self, control_address: str) -> None:
         self._address = control_address
-        self._channel = grpc.insecure_channel(control_address)
+        self._metadata = admin_metadata()
+        self._channel = open_channel(control_address)
         self._stub = admin_pb2_grpc.SpeculationAdminServiceStub(self._channel)
 
     def __enter__(self) -> Self:
@@ -61,7 +63,7 @@ class AdminClient:
     def watch_steps(self, engine_id: str, seconds: float | None) -> Iterator[admin_pb2.WatchStepsResponse]:
         """Observed steps of one engine, or of all for an empty name; ends after so many seconds, if given."""
         request = admin_pb2.WatchStepsRequest(engine_id=engine_id)
-        call = self._stub.WatchSteps(request, timeout=seconds)
+        call = self._stub.WatchSteps(request, timeout=seconds, metadata=self._metadata)
         try:
             yield from call
         except grpc.RpcError as error:
@@ -80,7 +82,7 @@ class AdminClient:
 
     def _call(self, method: Any, request: Message) -> Any:
         try:
-            return method(request, timeout=CALL_TIMEOUT_S)
+            return method(request, timeout=CALL_TIMEOUT_S, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._failure(error) from error
 
@@ -88,5 +90,10 @@ class AdminClient:
         if error.code() in _UNREACHABLE:
             message = f"no control service answers at {self._address} ({error.code().name})"
             return CliError(message, ExitCode.UNREACHABLE)
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            message = f"{self._address} serves engines alone; name the service's admin address instead"
+            return CliError(message, ExitCode.REFUSED)
         message = f"the control service refused: {error.details()} ({error.code().name})"
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            message += f"; name the token's file with --token-file or {TOKEN_VARIABLE}"
         return CliError(message, ExitCode.REFUSED)

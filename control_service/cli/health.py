@@ -8,6 +8,8 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from control_service.cli.channel import open_channel
+
 PROBE_TIMEOUT_S: Final = 2.0
 
 
@@ -21,7 +23,7 @@ def sglang_ready(endpoint: str) -> bool:
 
 def service_ready(control_address: str) -> bool:
     """The standard gRPC health service says SERVING."""
-    with grpc.insecure_channel(control_address) as channel:
+    with open_channel(control_address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
             answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=PROBE_TIMEOUT_S)

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from control_service.cli import operate, options
 from control_service.cli.admin_client import AdminClient
+from control_service.cli.channel import TLS_VARIABLES, TOKEN_VARIABLE
 from control_service.cli.errors import CliError
 from control_service.cli.models import DEFAULT_MODEL
 from control_service.cli.plain import to_plain
@@ -72,6 +73,28 @@ bench_app = typer.Typer(
 )
 app.add_typer(bench_app, name="bench")
 
+File = Path | None
+
+
+@app.callback()
+def access(
+    token_file: Annotated[
+        File, typer.Option(envvar=TOKEN_VARIABLE, help="Token of a service reached over TCP.")
+    ] = None,
+    tls_ca_file: Annotated[
+        File, typer.Option(envvar=TLS_VARIABLES[0], help="Who signs the service's certificate.")
+    ] = None,
+    tls_cert_file: Annotated[File, typer.Option(envvar=TLS_VARIABLES[1], help="Our certificate.")] = None,
+    tls_key_file: Annotated[File, typer.Option(envvar=TLS_VARIABLES[2], help="Its key.")] = None,
+) -> None:
+    """Closed-loop control of SGLang's speculation length."""
+    # Kept where programs that a command starts find them too.
+    files = (token_file, tls_ca_file, tls_cert_file, tls_key_file)
+    for name, path in zip((TOKEN_VARIABLE, *TLS_VARIABLES), files, strict=True):
+        if path is not None:
+            os.environ[name] = str(path)
+
+
 RunDir = Annotated[
     Path, typer.Option(envvar="TURBOSPEC_UP_RUN_DIR", help="Where the run keeps its state and logs.")
 ]
@@ -104,7 +127,7 @@ def up(
         int, typer.Option(min=0, max=65535, help="The service's Prometheus endpoint; 0: any free one.")
     ] = 9464,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
-    mode: Annotated[str, typer.Option(help=f"{', '.join(options.MODES)}: of a new engine.")] = "enforce",
+    mode: Annotated[str, typer.Option(help=f"{operate.MODE_FORMS}; of a new engine.")] = "enforce",
     start_timeout: Annotated[float, typer.Option(min=1, help="Seconds until healthy, at most.")] = 900,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of both on stderr.")] = False,
     as_json: AsJson = False,
@@ -122,7 +145,7 @@ def up(
         control_address=options.parse_control_address(control_address, run_dir),
         metrics_port=options.usable_port("--metrics-port", "127.0.0.1", metrics_port),
         run_dir=run_dir,
-        mode=options.parse_choice("--mode", mode, options.MODES),
+        mode=operate.checked_mode("--mode", mode),
         sglang_flags=options.parse_sglang_flags(sglang_flags or []),
     )
     run_up(chosen, start_timeout, verbose, as_json)
@@ -218,6 +241,12 @@ def engine(ctx: typer.Context) -> None:
 def core(ctx: typer.Context) -> None:
     """Time decisions and observed steps on one core; its flags: turbospec bench core --help."""
     _become("benchmarks.core", ctx.args)
+
+
+@bench_app.command(context_settings=_PASS_ON)
+def service(ctx: typer.Context) -> None:
+    """Find how many engines a service holds on one core; its flags: turbospec bench service --help."""
+    _become("benchmarks.service", ctx.args)
 
 
 def _service(control_address: str | None, run_dir: Path) -> AdminClient:

@@ -16,7 +16,6 @@ from control_service.cli.errors import CliError, ExitCode, usage_error
 NO_SPECULATION: Final = "NONE"
 DRAFT_ALGORITHMS: Final = ("EAGLE", "EAGLE3", "STANDALONE")
 ALGORITHMS: Final = (*DRAFT_ALGORITHMS, "NGRAM", NO_SPECULATION)
-MODES: Final = ("enforce", "shadow", "off")
 DEVICES: Final = ("auto", "cpu", "cuda")
 MAX_CANDIDATES: Final = 16
 MAX_NUM_STEPS: Final = 64

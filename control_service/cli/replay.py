@@ -86,6 +86,13 @@ def replay(
     outliers: Annotated[
         float | None, typer.Option(min=0, max=0.5, help="Share of slow steps, over the file's.")
     ] = None,
+    drift: Annotated[
+        str | None,
+        typer.Option(
+            help="A machine whose speed moves: FACTOR,FACTOR,...:SECONDS, as in 1,1,1.25,1.5:1, one of the"
+            " factors on all step times, drawn anew after so many seconds on average."
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes to run on.")] = os.cpu_count() or 1,
     every_fixed: Annotated[bool, typer.Option("--every-fixed", help="Show all fixed lengths.")] = False,
     as_json: Annotated[Path | None, typer.Option("--json", help="Write all results here.")] = None,
@@ -118,6 +125,7 @@ def replay(
                 seconds=seconds,
                 noise=noise,
                 outliers=outliers,
+                drift=parse.parse_drift(drift) if drift is not None else None,
             ),
             candidates=lengths,
             policies=tuple(dict.fromkeys(policy or ["goodput"])),

@@ -33,6 +33,11 @@ class RunState:
     metrics_url: str
     logs: str
 
+    @property
+    def page_url(self) -> str:
+        """The page for operators; it is served beside the metrics."""
+        return self.metrics_url.removesuffix("metrics")
+
     def write(self, run_dir: Path) -> None:
         partial = run_dir / f"{STATE_FILE}.partial"
         partial.write_text(json.dumps(asdict(self), indent=2) + "\n")

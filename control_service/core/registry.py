@@ -37,11 +37,17 @@ class EngineEntry:
 
 
 class EngineRegistry:
-    """All engines known to this service; the only owner of sessions."""
+    """All engines known to this service; the only owner of sessions.
 
-    def __init__(self, *, engines_max: int, mode: Mode, terms: LeaseTerms) -> None:
+    `mode` and `canary_percent` are those of an engine that is new. `evicted_total` counts engines forgotten,
+    longest away first, to make room for others.
+    """
+
+    def __init__(self, *, engines_max: int, mode: Mode, canary_percent: int = 0, terms: LeaseTerms) -> None:
         self._engines_max = engines_max
         self._mode = mode
+        self._canary_percent = canary_percent
+        self.evicted_total = 0
         self._terms = terms
         self._entries: dict[str, EngineEntry] = {}
 
@@ -107,10 +113,9 @@ class EngineRegistry:
             models=before.models if before is not None and same else models or EngineModels(profile),
             terms=self._terms,
         )
-        if before is not None:
-            session.canary_percent = before.canary_percent
-            if same and not isinstance(before.policy, GoodputPolicy):
-                session.set_policy(before.policy, before.policy_parameters)
+        session.canary_percent = before.canary_percent if before is not None else self._canary_percent
+        if before is not None and same and not isinstance(before.policy, GoodputPolicy):
+            session.set_policy(before.policy, before.policy_parameters)
         return session
 
     def _make_room(self) -> None:
@@ -120,3 +125,4 @@ class EngineRegistry:
         if idle is None:
             raise TooManyEnginesError(f"{len(self._entries)} engines are connected, no more are allowed")
         del self._entries[idle]
+        self.evicted_total += 1

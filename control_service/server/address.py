@@ -10,11 +10,13 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from control_service.server.errors import StartError
+
 # sockaddr_un holds 108 bytes, the last of them zero.
 UNIX_PATH_MAX_BYTES = 107
 
 
-class AddressError(ValueError):
+class AddressError(StartError):
     """An address that cannot be used; the text says which and why."""
 
 

@@ -15,77 +15,113 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from control_service.core.mode_spelling import parse_mode
 from control_service.core.registry import EngineRegistry
 from control_service.core.session import LeaseTerms
-from control_service.core.types import Mode
-from control_service.server.address import Address, AddressError, parse_addresses, prepare_unix_socket
+from control_service.server.address import Address
 from control_service.server.admin import AdminServicer
-from control_service.server.decide import DecideServicer
+from control_service.server.admin_guard import AdminGuard
+from control_service.server.decide import DecideServicer, StreamLimits
 from control_service.server.learned import LearnedKeeper
-from control_service.server.metrics import MetricsEndpoint, OtlpPusher, ServiceCollector, ServiceSources
+from control_service.server.listen import Listener, make_server, wanted_addresses
+from control_service.server.metrics import OtlpPusher, ServiceCollector, ServiceSources
+from control_service.server.tls import TlsIdentity
 from control_service.server.trace import SERVICE_NAME as TRACE_SERVICE_NAME
 from control_service.server.trace import TraceServicer
 from control_service.server.watch import StepWatchers
+from control_service.server.web.endpoint import WebEndpoint
+from control_service.server.web.history import StepHistory
+from control_service.server.web.views import PageViews
 from control_service.settings import ServiceSettings
-from control_service.store.sqlite import SqliteStore
+from control_service.store.open import open_store
 from turbospec.v1 import admin_pb2, admin_pb2_grpc, control_pb2, control_pb2_grpc
 
 CONTROL_SERVICE_NAME = control_pb2.DESCRIPTOR.services_by_name["SpeculationControlService"].full_name
 ADMIN_SERVICE_NAME = admin_pb2.DESCRIPTOR.services_by_name["SpeculationAdminService"].full_name
 # The empty name is the server as a whole.
 HEALTH_COMPONENTS = ("", CONTROL_SERVICE_NAME, ADMIN_SERVICE_NAME, TRACE_SERVICE_NAME)
-PRIVATE_UMASK = 0o177
 
 _log = structlog.get_logger(__name__)
 
 
 class ControlService:
-    """The running service: `start`, then `stop` once. Addresses are known after `start`."""
+    """The running service: `start`, then `stop` once. Addresses are known after `start`.
+
+    Raises StartError where TLS or token files cannot be used.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
+        self._version = version("turbospec")
+        engine_addresses, admin_addresses = wanted_addresses(settings)
+        self._tls = TlsIdentity(settings.tls_files) if settings.tls_files is not None else None
+        mode, canary_percent = parse_mode(settings.mode)
         self.registry = EngineRegistry(
             engines_max=settings.engines_max,
-            mode=Mode[settings.mode.upper()],
+            mode=mode,
+            canary_percent=canary_percent,
             terms=LeaseTerms(
                 settings.lease_valid_for_steps, settings.lease_valid_for_ms, settings.decisions_kept
             ),
         )
-        self._version = version("turbospec")
         self._watchers = StepWatchers()
         self._learned = LearnedKeeper(
-            SqliteStore(Path(settings.store)) if settings.store else None,
-            self.registry,
-            save_interval_s=settings.store_save_interval_s,
+            open_store(settings.store), self.registry, save_interval_s=settings.store_save_interval_s
         )
         self._decide = DecideServicer(
-            self.registry, self._learned, streams_max=settings.streams_max, clock=time.perf_counter
+            self.registry,
+            self._learned,
+            limits=StreamLimits(
+                streams_max=settings.streams_max,
+                engines_max=settings.engines_max,
+                streams_per_engine_per_minute=settings.streams_per_engine_per_minute,
+                requests_per_s=settings.requests_per_s,
+            ),
+            clock=time.perf_counter,
         )
-        self._trace = TraceServicer(self.registry, self._watchers)
+        self._history = StepHistory(engines_max=settings.engines_max, clock=time.time)
+        self._trace = TraceServicer(
+            self.registry,
+            self._watchers,
+            self._history,
+            spans_per_s=settings.spans_per_s,
+            engines_max=settings.engines_max,
+            clock=time.perf_counter,
+        )
         self._health = health.aio.HealthServicer()
-        self._server = self._make_server()
-        self._metrics: MetricsEndpoint | None = None
+        self._admin_guard = AdminGuard(
+            ADMIN_SERVICE_NAME,
+            settings.admin_token_file,
+            open_without_token=all(address.is_loopback for address in engine_addresses),
+            clock=time.perf_counter,
+        )
+        self._listeners = self._make_listeners(engine_addresses, admin_addresses)
+        self._web: WebEndpoint | None = None
         self._otlp_metrics: OtlpPusher | None = None
-        self.addresses: tuple[Address, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where engines connect; none before `start`."""
+        return self._listeners[0].addresses
+
+    @property
+    def admin_address(self) -> Address | None:
+        """Where alone admin rpcs are served; None if that is where engines connect."""
+        return self._listeners[1].addresses[0] if len(self._listeners) > 1 else None
 
     @property
     def metrics_address(self) -> Address | None:
-        """Where metrics are served; None if they are not."""
-        return self._metrics.address if self._metrics is not None else None
+        """Where metrics and the page are served; None if they are not."""
+        return self._web.address if self._web is not None else None
 
     async def start(self) -> None:
         """Bind everything and serve. Raises AddressError; nothing is left bound then."""
-        wanted = parse_addresses(self._settings.listen)
-        for address in wanted:
-            if not address.is_loopback and not self._settings.insecure:
-                raise AddressError(
-                    f"{address}: plain-text TCP beyond loopback is refused;"
-                    " use a Unix socket, or pass --insecure"
-                )
         try:
-            self.addresses = tuple(self._bind(address) for address in wanted)
-            self._start_metrics()
-            await self._server.start()
+            for listener in self._listeners:
+                listener.bind()
+            await self._start_metrics()
+            for listener in self._listeners:
+                await listener.server.start()
         except BaseException:
             await self.stop()
             raise
@@ -97,23 +133,26 @@ class ControlService:
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         self._decide.close()
         self._watchers.close()
-        await self._server.stop(self._settings.shutdown_grace_s)
+        grace_s = self._settings.shutdown_grace_s
+        await asyncio.gather(*(listener.server.stop(grace_s) for listener in self._listeners))
         await self._learned.stop()
         if self._otlp_metrics is not None:
             await self._otlp_metrics.stop()
-        if self._metrics is not None:
-            # In a thread: a scrape under way still needs this loop.
-            await asyncio.to_thread(self._metrics.close)
-        for address in self.addresses:
-            if address.is_unix:
-                Path(address.path).unlink(missing_ok=True)
+        if self._web is not None:
+            await self._web.close()
+        for listener in self._listeners:
+            listener.remove_sockets()
 
-    def _start_metrics(self) -> None:
+    async def _start_metrics(self) -> None:
         settings = self._settings
-        sources = ServiceSources(self.registry, self._decide, self._trace, self._version)
+        sources = ServiceSources(
+            self.registry, self._decide, self._trace, self._learned, self._admin_guard, self._version
+        )
         collector = ServiceCollector(sources)
         if settings.metrics_listen:
-            self._metrics = MetricsEndpoint(Address.parse(settings.metrics_listen), collector)
+            views = PageViews(self.registry, self._history, version=self._version, clock=time.time)
+            self._web = WebEndpoint(Address.parse(settings.metrics_listen), views, collector)
+            await self._web.start()
         if settings.otlp_metrics_endpoint:
             self._otlp_metrics = OtlpPusher(
                 collector,
@@ -124,39 +163,28 @@ class ControlService:
             )
             self._otlp_metrics.start()
 
-    def _make_server(self) -> grpc.aio.Server:
-        limit = self._settings.message_max_bytes
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
-                ("grpc.so_reuseport", 0),
-            ]
-        )
-        control_pb2_grpc.add_SpeculationControlServiceServicer_to_server(self._decide, server)
-        admin_pb2_grpc.add_SpeculationAdminServiceServicer_to_server(
-            AdminServicer(self.registry, self._watchers, version=self._version, clock=time.perf_counter),
-            server,
-        )
-        server.add_generic_rpc_handlers((self._trace.handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (*HEALTH_COMPONENTS[1:], health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
-        return server
+    def _make_listeners(
+        self, engine_addresses: tuple[Address, ...], admin_addresses: tuple[Address, ...]
+    ) -> tuple[Listener, ...]:
+        """One for engines, and one for operators if they are to have their own."""
+        engines = make_server(self._settings, [self._admin_guard])
+        control_pb2_grpc.add_SpeculationControlServiceServicer_to_server(self._decide, engines)
+        engines.add_generic_rpc_handlers((self._trace.handler(),))
+        operators = make_server(self._settings, [self._admin_guard]) if admin_addresses else engines
+        admin = AdminServicer(self.registry, self._watchers, version=self._version, clock=time.perf_counter)
+        admin_pb2_grpc.add_SpeculationAdminServiceServicer_to_server(admin, operators)
+        listener = Listener(engines, engine_addresses, self._tls)
+        if operators is engines:
+            self._add_common(engines, (CONTROL_SERVICE_NAME, ADMIN_SERVICE_NAME, TRACE_SERVICE_NAME))
+            return (listener,)
+        self._add_common(engines, (CONTROL_SERVICE_NAME, TRACE_SERVICE_NAME))
+        self._add_common(operators, (ADMIN_SERVICE_NAME,))
+        return listener, Listener(operators, admin_addresses, self._tls)
 
-    def _bind(self, address: Address) -> Address:
-        if address.is_unix:
-            prepare_unix_socket(address.path)
-        before = os.umask(PRIVATE_UMASK) if address.is_unix else None
-        try:
-            port = self._server.add_insecure_port(str(address))
-        except RuntimeError as error:
-            raise AddressError(f"{address}: cannot listen there ({error})") from error
-        finally:
-            if before is not None:
-                os.umask(before)
-        return address if address.is_unix else address.with_port(port)
+    def _add_common(self, server: grpc.aio.Server, services: tuple[str, ...]) -> None:
+        """Health of all components, and reflection of what is served here."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*services, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for component in HEALTH_COMPONENTS:
@@ -186,7 +214,8 @@ def _announce(service: ControlService, ready_file: Path | None) -> None:
     grpc_addresses = [str(address) for address in service.addresses]
     metrics = f"http://{service.metrics_address}/metrics" if service.metrics_address else ""
     if ready_file is not None:
-        content = json.dumps({"grpc": grpc_addresses, "metrics": metrics, "pid": os.getpid()})
+        admin = str(service.admin_address) if service.admin_address is not None else ""
+        content = json.dumps({"grpc": grpc_addresses, "admin": admin, "metrics": metrics, "pid": os.getpid()})
         partial = ready_file.with_name(ready_file.name + ".partial")
         partial.write_text(content + "\n")
         partial.replace(ready_file)

@@ -2,13 +2,16 @@
 
 An engine that is new to this process gets a copy of what is kept for its profile. Engines of one
 profile keep their models apart and are saved under one key: the one that has seen most wins a round,
-and the last writer wins among services that share a store.
+and the last writer wins among services that share a store (`control_service.store.redis` says what that
+may lose). A service that already has models for an engine keeps them, even if the engine was elsewhere
+in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -33,6 +36,7 @@ from control_service.store.protocol import Store, StoreError
 # An engine must not wait for a slow store: it starts cold instead.
 LOAD_TIMEOUT_S = 1.0
 LAST_SAVE_TIMEOUT_S = 5.0
+_NOT_DONE = {"load": "learned_state_not_used", "save": "learned_state_not_saved"}
 
 Result = TypeVar("Result")
 _log = structlog.get_logger(__name__)
@@ -41,7 +45,9 @@ _log = structlog.get_logger(__name__)
 class LearnedKeeper:
     """Loads for engines that attach, saves what has changed now and then, and once more at the end.
 
-    Without a store it does nothing.
+    Without a store it does nothing. A store that fails is said so once until it works again, and counted:
+    `errors_by_operation` (load, save) of a store that failed or took too long, `refused_total` kept states
+    that did not fit, `loads_total` and `saves_total` states that were taken up and saved.
     """
 
     def __init__(self, store: Store | None, registry: EngineRegistry, *, save_interval_s: float) -> None:
@@ -51,7 +57,11 @@ class LearnedKeeper:
         # One thread: a store is used by one caller at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="learned-store")
         self._saved: dict[str, tuple[int, int]] = {}
-        self._saving_fails = False
+        self._failing: set[str] = set()
+        self.errors_by_operation: Counter[str] = Counter()
+        self.refused_total = 0
+        self.loads_total = 0
+        self.saves_total = 0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -70,7 +80,7 @@ class LearnedKeeper:
                     await self.save_changed()
                     await self._in_thread(self._store.close)
             except TimeoutError:
-                _log.warning("learned_state_not_saved", reason=f"not done within {LAST_SAVE_TIMEOUT_S:g} s")
+                self._failed("save", f"not done within {LAST_SAVE_TIMEOUT_S:g} s")
             self._store = None
         self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -88,16 +98,23 @@ class LearnedKeeper:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 models = await self._in_thread(functools.partial(_load, self._store, key, profile))
         except TimeoutError:
-            log.warning("learned_state_not_used", reason=f"the store took over {LOAD_TIMEOUT_S:g} s")
-        except (StoreError, StateRefusedError, InvalidFieldError) as error:
+            self._failed("load", f"the store took over {LOAD_TIMEOUT_S:g} s", profile_hash=key)
+            return None
+        except StoreError as error:
+            self._failed("load", str(error), profile_hash=key)
+            return None
+        except (StateRefusedError, InvalidFieldError) as error:
+            self._failing.discard("load")
+            self.refused_total += 1
             log.warning("learned_state_not_used", reason=str(error))
-        else:
-            if models is None:
-                log.info("learned_state_not_used", reason="nothing is kept for engines of this profile")
-                return None
-            log.info("learned_state_loaded", model_generation=models.generation)
-            return models
-        return None
+            return None
+        self._failing.discard("load")
+        if models is None:
+            log.info("learned_state_not_used", reason="nothing is kept for engines of this profile")
+            return None
+        self.loads_total += 1
+        log.info("learned_state_loaded", model_generation=models.generation)
+        return models
 
     async def save_changed(self) -> None:
         """Save every profile of which steps were seen since its last save."""
@@ -136,15 +153,21 @@ class LearnedKeeper:
         try:
             size = await self._in_thread(functools.partial(_write, self._store, key, snapshot))
         except StoreError as error:
-            if not self._saving_fails:
-                _log.warning("learned_state_not_saved", profile_hash=key, reason=str(error))
-            self._saving_fails = True
+            self._failed("save", str(error), profile_hash=key)
             return False
-        if self._saving_fails:
+        if "save" in self._failing:
+            self._failing.remove("save")
             _log.info("learned_state_saved_again", profile_hash=key)
-        self._saving_fails = False
+        self.saves_total += 1
         _log.debug("learned_state_saved", profile_hash=key, bytes=size)
         return True
+
+    def _failed(self, operation: str, reason: str, **fields: str) -> None:
+        """Counted always, said once until the operation works again."""
+        self.errors_by_operation[operation] += 1
+        if operation not in self._failing:
+            self._failing.add(operation)
+            _log.warning(_NOT_DONE[operation], reason=reason, **fields)
 
     async def _in_thread(self, action: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._thread, action)

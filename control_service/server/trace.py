@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 import grpc
 import structlog
@@ -16,8 +17,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from control_service.core.registry import EngineRegistry
 from control_service.core.session import EngineSession
+from control_service.server.limits import KeyedBuckets, LogLimit
 from control_service.server.otlp import MalformedSpanError, engine_of, step_of
 from control_service.server.watch import StepWatchers
+from control_service.server.web.history import StepHistory
 from turbospec.v1 import telemetry
 
 SERVICE_NAME = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -29,11 +32,27 @@ _log = structlog.get_logger(__name__)
 
 
 class TraceServicer:
-    """Feeds spans to sessions and counts what it refuses, by cause."""
+    """Feeds spans to sessions and counts what it refuses, by cause.
 
-    def __init__(self, registry: EngineRegistry, watchers: StepWatchers) -> None:
+    An engine's spans beyond `spans_per_s` are refused as `rate_limited`: a real engine sends one a step.
+    """
+
+    def __init__(
+        self,
+        registry: EngineRegistry,
+        watchers: StepWatchers,
+        history: StepHistory,
+        *,
+        spans_per_s: int,
+        engines_max: int,
+        clock: Callable[[], float],
+    ) -> None:
         self._registry = registry
         self._watchers = watchers
+        self._history = history
+        self._clock = clock
+        self._rates = KeyedBuckets(per_s=spans_per_s, burst=spans_per_s, keys_max=engines_max)
+        self._log_limit = LogLimit(clock())
         self.spans_total = 0
         self.foreign_spans_total = 0
         self.drops_by_cause: Counter[str] = Counter()
@@ -65,7 +84,9 @@ class TraceServicer:
             causes = ", ".join(f"{cause}: {count}" for cause, count in rejected.most_common(CAUSES_LOGGED))
             response.partial_success.rejected_spans = rejected.total()
             response.partial_success.error_message = f"spans refused by cause: {causes}"
-            _log.warning("spans_refused", spans=rejected.total(), causes=causes)
+            fields = self._log_limit.due(self._clock())
+            if fields is not None:
+                _log.warning("spans_refused", spans=rejected.total(), causes=causes, **fields)
         return response
 
     async def _take(self, resource_spans: ResourceSpans, rejected: Counter[str]) -> None:
@@ -80,8 +101,12 @@ class TraceServicer:
         except MalformedSpanError as error:
             rejected[error.cause] += len(ours)
             return
-        for turn in range(0, len(ours), SPANS_PER_TURN):
-            for span in ours[turn : turn + SPANS_PER_TURN]:
+        granted = self._rates.take(session.profile.engine_id, self._clock(), len(ours))
+        if granted < len(ours):
+            rejected["rate_limited"] += len(ours) - granted
+            session.counters.drops_by_cause["rate_limited"] += len(ours) - granted
+        for turn in range(0, granted, SPANS_PER_TURN):
+            for span in ours[turn : min(turn + SPANS_PER_TURN, granted)]:
                 cause = self._learn(session, span)
                 if cause is not None:
                     rejected[cause] += 1
@@ -110,4 +135,5 @@ class TraceServicer:
         cause = session.observe(step)
         if cause is None:
             self._watchers.publish(session.profile, step)
+            self._history.observe(session, step)
         return cause

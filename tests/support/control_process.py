@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from tests.support.wait import eventually
 class ControlProcess:
     """``python -m control_service`` on a socket below ``directory``."""
 
-    def __init__(self, directory: Path, *, valid_for_steps: int = 16) -> None:
+    def __init__(
+        self, directory: Path, *, valid_for_steps: int = 16, metrics_listen: str = "127.0.0.1:0"
+    ) -> None:
         self._directory = directory
+        self._metrics_listen = metrics_listen
         self._ready = directory / "control.ready"
         self._valid_for_steps = valid_for_steps
         self._process: subprocess.Popen[bytes] | None = None
@@ -25,7 +29,7 @@ class ControlProcess:
         environment = {
             **os.environ,
             "TURBOSPEC_SERVICE_LISTEN": self.address,
-            "TURBOSPEC_SERVICE_METRICS_LISTEN": "127.0.0.1:0",
+            "TURBOSPEC_SERVICE_METRICS_LISTEN": self._metrics_listen,
             "TURBOSPEC_SERVICE_LEASE_VALID_FOR_STEPS": str(self._valid_for_steps),
         }
         with (self._directory / "control.log").open("ab") as log:
@@ -37,6 +41,12 @@ class ControlProcess:
             )
         if not eventually(self._ready.exists, 60):
             raise TimeoutError((self._directory / "control.log").read_text())
+
+    @property
+    def page_url(self) -> str:
+        """Where the page is served, once started."""
+        metrics: str = json.loads(self._ready.read_text())["metrics"]
+        return metrics.removesuffix("metrics")
 
     def kill(self) -> None:
         """SIGKILL: no farewell of any kind."""

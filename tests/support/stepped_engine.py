@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 from sglang_patch.config import EngineConfig
@@ -58,7 +59,8 @@ class SteppedEngine:
         record.first_step = [False] * batch_size
         record.after_full_accept = [False] * batch_size
         record.control_ns = 1_000
-        self.control.processed(record, [min(length, 1), 0][:batch_size], time.monotonic_ns())
+        accepted = [min(length, 1)] + [0] * (batch_size - 1)
+        self.control.processed(record, accepted, time.monotonic_ns())
         return record
 
     def run_until(self, source: str, limit: int = 500) -> int:
@@ -71,3 +73,29 @@ class SteppedEngine:
     @property
     def connected(self) -> bool:
         return self.control.board.connected()
+
+
+class BusyEngine:
+    """A `SteppedEngine` that goes on stepping in a thread, as an engine under load does."""
+
+    PAUSE_S = 0.012
+
+    def __init__(self, address: str, engine_id: str, **env: str) -> None:
+        self.batch_size = 2
+        self._engine = SteppedEngine(address, **env)
+        self._engine.profile.engine_id = engine_id
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"busy-{engine_id[:8]}")
+
+    def start(self) -> None:
+        self._engine.start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._thread.join()
+        self._engine.control.close()
+
+    def _run(self) -> None:
+        while not self._ending.wait(self.PAUSE_S):
+            self._engine.step(self.batch_size)

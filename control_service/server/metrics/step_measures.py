@@ -11,6 +11,7 @@ from control_service.core.types import Mode, StepObservation
 from control_service.core.validation import SOURCES
 from control_service.server.metrics.labels import NUM_STEPS, POSITION, WORDS_MAX
 from control_service.server.metrics.measure import Label, Measure, Point, by, one
+from turbospec.v1.telemetry import LEASE_REFUSAL_CAUSES, LINK_STATES
 
 # Of texts that an engine chose itself.
 TEXT_MAX: Final = 128
@@ -18,6 +19,10 @@ TEXT_MAX: Final = 128
 SOURCE = Label("source", "`lease`, `fallback`, `launch_length` (mode) or `kill_switch`", len(SOURCES))
 FALLBACK_REASON = Label("reason", "what the engine gave as reason, `other` beyond 16", REASONS_MAX + 1)
 DECISION_REASON = Label("reason", "which rule decided", WORDS_MAX)
+LINK_STATE = Label(
+    "state", "`connecting`, `fresh`, `stale`, `open` (the breaker) or `disabled`", len(LINK_STATES)
+)
+REFUSAL_CAUSE = Label("cause", "what did not fit", len(LEASE_REFUSAL_CAUSES))
 DROP_CAUSE = Label("cause", "`engine`: lost before it was sent; else what was wrong with the span", WORDS_MAX)
 MODE = Label("mode", "`off`, `shadow`, `canary` or `enforce`", len(Mode))
 ABOUT = tuple(
@@ -55,6 +60,13 @@ def _decided(entry: EngineEntry) -> list[Point]:
 
 def _mode(entry: EngineEntry) -> list[Point]:
     return [((mode.name.lower(),), float(mode is entry.session.mode)) for mode in Mode]
+
+
+def _link_state(entry: EngineEntry) -> list[Point]:
+    newest = entry.session.newest_step
+    if newest is None or not newest.link_state:
+        return []
+    return [((state,), float(state == newest.link_state)) for state in LINK_STATES]
 
 
 def _about(entry: EngineEntry) -> list[Point]:
@@ -116,6 +128,20 @@ STEP_MEASURES: Final[tuple[Measure[EngineEntry], ...]] = (
     Measure(
         "counter", "fallbacks", "Steps that had no valid lease in time and ran without speculation.",
         lambda e: by(_counters(e).fallbacks_by_reason), (FALLBACK_REASON,),
+    ),
+    Measure(
+        "gauge", "link_state", "1 for the state of the engine's link to the service, 0 for the others.",
+        _link_state, (LINK_STATE,),
+    ),
+    Measure(
+        "counter", "lease_refusals", "Answers of the service that the engine refused to obey.",
+        lambda e: by({cause: _counters(e).lease_refusals_by_cause[cause] for cause in LEASE_REFUSAL_CAUSES}),
+        (REFUSAL_CAUSE,),
+    ),
+    Measure(
+        "counter", "dropped_asks",
+        "Requests that a newer one replaced in the engine before they could be sent.",
+        lambda e: one(_counters(e).dropped_asks_total),
     ),
     Measure(
         "counter", "decisions", "Requests of the engine that were answered with a decision.",

@@ -237,6 +237,15 @@ async def test_a_restarted_service_takes_the_engine_on_again(settings: ServiceSe
         await service.stop()
 
 
+async def test_a_new_engine_can_begin_as_a_canary(settings: ServiceSettings) -> None:
+    service = ControlService(settings.model_copy(update={"mode": "canary:10"}))
+    await service.start()
+    async with connected_engine(str(service.addresses[0]), make_profile(), PHYSICS) as engine:
+        lease = await engine.ask(1)
+    assert (lease.mode, lease.canary_percent) == (control_pb2.MODE_CANARY, 10)
+    await service.stop()
+
+
 async def test_stopping_ends_open_streams_as_unavailable(settings: ServiceSettings) -> None:
     service = ControlService(settings)
     await service.start()

@@ -104,6 +104,9 @@ async def test_serves_until_told_to_stop_and_leaves_nothing(
         (("--listen", "unix:relative.sock"), ("listen", "absolute")),
         (("--listen", "0.0.0.0:0", "--metrics-listen", ""), ("0.0.0.0:0", "--insecure")),
         (("--metrics-listen", "unix:/x"), ("metrics_listen", "host:port")),
+        (("--tls-cert-file", "/x"), ("tls_client_ca_file", "missing: tls_key_file", "None")),
+        (("--mode", "canary:100"), ("mode", "canary:100", "1 to 99")),
+        (("--admin-token-file", "/nowhere"), ("admin_token_file", "/nowhere", "readable")),
     ],
 )
 def test_settings_that_cannot_be_used_stop_it_by_name(

@@ -184,6 +184,7 @@ def test_room_is_made_by_the_engine_gone_longest() -> None:
     engines.attach(profile(engine_id="c"), 3)
     assert engines.get("b") is None
     assert len(engines) == 2
+    assert engines.evicted_total == 1
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,7 @@ async def test_a_store_that_hangs_costs_a_cold_start_and_is_named(
         ("learned_state_not_used", "the store took over 0.05 s"),
         ("learned_state_not_saved", "not done within 0.05 s"),
     ]
+    assert keeper.errors_by_operation == {"load": 1, "save": 1}
 
 
 async def test_a_failing_store_is_warned_of_once_and_tried_again(
@@ -197,6 +198,32 @@ async def test_a_failing_store_is_warned_of_once_and_tried_again(
     assert warned[0]["reason"] == "the disk is full"
     assert store.saves == 1
     assert KEY in store.kept
+    assert keeper.errors_by_operation == {"save": 3}
+    assert keeper.saves_total == 1
+
+
+async def test_a_store_that_cannot_be_read_is_said_once_and_counted_each_time(
+    keeper: LearnedKeeper, store: MemoryStore
+) -> None:
+    with capture_logs() as log:
+        for outage in range(2):
+            store.failing = True
+            for number in range(5):
+                assert await keeper.models_for(profile(engine_id=f"engine-{number}")) is None
+            store.failing = False
+            assert await keeper.models_for(profile(engine_id=f"engine-{outage}")) is None
+    said = [line["reason"] for line in log]
+    assert said == ["the disk is full", "nothing is kept for engines of this profile"] * 2
+    assert keeper.errors_by_operation == {"load": 10}
+
+
+async def test_kept_state_that_does_not_fit_is_counted_apart(
+    keeper: LearnedKeeper, store: MemoryStore
+) -> None:
+    store.kept[KEY] = b"nothing of ours"
+    assert await keeper.models_for(profile()) is None
+    assert keeper.refused_total == 1
+    assert not keeper.errors_by_operation
 
 
 async def test_the_end_saves_and_closes(
