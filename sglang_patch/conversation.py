@@ -137,12 +137,17 @@ class Conversation:
         # Renewed at half of its time: an engine whose steps are slow must not find it expired.
         self._renew_ns = now_ns + valid_for_ns // 2
         self._heartbeat.answered(now_ns, valid_for_ns)
-        # What a step can wait for its answer: the step before it, and the deadline.
-        budget_ns = min(self._step_interval_ns, PROBE_INTERVAL_NS) + self._step_deadline_ns
+        budget_ns = self._budget_ns(lease.last_step - lease.first_step + 1)
         if self._probation.answered(lease.first_step, now_ns, budget_ns):
             self._board.close_breaker()
             self._probation.reset()
         return True
+
+    def _budget_ns(self, covered_steps: int) -> int:
+        """How late an answer may be so that a closed breaker stays closed. A step can wait for its answer as
+        long as the step before it and the deadline; a longer lease may miss half of its steps."""
+        steps_ns = self._step_interval_ns * max(1, covered_steps // 2)
+        return min(steps_ns, PROBE_INTERVAL_NS) + self._step_deadline_ns
 
     def _refuse(self, cause: str) -> None:
         if cause not in self._board.refusals():

@@ -63,7 +63,7 @@ def test_a_stopped_service_is_noticed_given_up_and_found_again(service: ControlP
         at_once(service.address)
         os.kill(pid_of(service), signal.SIGCONT)
         assert stepping_until(engine, names.LINK_FRESH)
-        assert engine.run_until(names.SOURCE_LEASE) < 100
+        assert eventually(lambda: names.SOURCES[engine.step().decision.source] == names.SOURCE_LEASE)
     finally:
         engine.control.close()
 
@@ -133,9 +133,10 @@ def test_the_breaker_ends_flapping_and_closes_by_itself(tmp_path: Path) -> None:
         assert sum(a != b for a, b in itertools.pairwise(lengths)) > OPENS_AT_MISSES // 2
         shut = [engine.step() for _ in range(300)]
         assert {(r.num_steps, r.decision.reason, r.decision.wait_ns) for r in shut} == {(0, BREAKER, 0)}
-        service.ill = False
+        # Well again, with leases that a busy machine can keep up with at a thousand steps a second.
+        service.ill, service.valid_for_steps = False, 16
         assert stepping_until(engine, names.LINK_FRESH)
-        assert engine.run_until(names.SOURCE_LEASE) < 100
+        assert eventually(lambda: names.SOURCES[engine.step().decision.source] == names.SOURCE_LEASE)
         assert eventually(
             lambda: (
                 {span[names.LINK_STATE] for span in service.spans()} >= {names.LINK_FRESH, names.LINK_OPEN}

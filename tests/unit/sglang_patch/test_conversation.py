@@ -179,8 +179,9 @@ def test_an_open_breaker_is_probed_seldom_and_closes_after_a_run_in_time() -> No
     assert talk.state == FRESH
 
 
+@pytest.mark.parametrize("covered", [1, 16])
 @pytest.mark.parametrize("fault", ["late", "silent", "refused"])
-def test_a_run_with_one_answer_amiss_begins_again(fault: str) -> None:
+def test_a_run_with_one_answer_amiss_begins_again(fault: str, covered: int) -> None:
     talk = Talk()
     talk.step()
     talk.answer()
@@ -194,11 +195,11 @@ def test_a_run_with_one_answer_amiss_begins_again(fault: str) -> None:
             continue
         probes += 1
         if probes % CLOSES_AFTER_ANSWERS:
-            talk.answer()
+            talk.answer(valid_for_steps=covered)
         elif fault == "late":
-            # Beyond the step and the deadline, though before the next probe.
-            talk.now_ns += 2 * STEP_NS + DEADLINE_US * 1_000
-            talk.answer()
+            # Beyond half of the lease's steps and the deadline, though before the next probe.
+            talk.now_ns += max(1, covered // 2) * STEP_NS + DEADLINE_US * 1_000 + MS
+            talk.answer(valid_for_steps=covered)
         elif fault == "refused":
             talk.answer(epoch=12)
     assert probes > 3 * CLOSES_AFTER_ANSWERS
