@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_service.server.limits import REFUSALS_LOGGED_AT_ONCE, KeyedBuckets, LogLimit, TokenBucket
@@ -15,6 +15,7 @@ moments = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=60)
 @given(moments=moments, per_s=st.floats(0.1, 500.0), burst=st.integers(1, 300))
 def test_no_window_lets_more_pass_than_burst_and_rate_allow(
     moments: list[tuple[float, int]], per_s: float, burst: int
@@ -33,6 +34,7 @@ def test_no_window_lets_more_pass_than_burst_and_rate_allow(
             assert total <= burst + per_s * window_s + 1e-6
 
 
+@settings(deadline=None, max_examples=60)
 @given(steps=st.integers(1, 200), per_s=st.integers(1, 100))
 def test_who_stays_below_the_rate_is_never_refused(steps: int, per_s: int) -> None:
     bucket = TokenBucket(per_s=per_s, burst=2, now_s=0.0)

@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -75,6 +75,7 @@ def made(record: StepRecord, dropped: int) -> ReadableSpan:
     return SpanFactory(EngineProfile(engine_id="engine", epoch=7)).make(record, dropped)
 
 
+@settings(deadline=None, max_examples=60)
 @given(record=records(), dropped=counts)
 def test_a_span_holds_what_is_on_the_list_and_nothing_else(record: StepRecord, dropped: int) -> None:
     span = made(record, dropped)
