@@ -261,6 +261,7 @@ def _falling_back(fleet: Dashboard) -> Dashboard:
 
 
 def _service(fleet: Dashboard) -> Dashboard:
+    errors, refused = "turbospec_store_errors_total", "turbospec_streams_refused_total"
     answer, job = "turbospec_answer_duration_seconds_bucket", '{job="turbospec"}'
     return (
         fleet.with_row(Row("The control service"))
@@ -282,7 +283,17 @@ def _service(fleet: Dashboard) -> Dashboard:
                 query(f"sum(rate(turbospec_decisions_total{{{E}}}[{RATE}]))", "decisions"),
                 query(f"sum(rate(turbospec_spans_received_total[{RATE}]))", "spans"),
                 query(f"sum(rate(turbospec_requests_superseded_total[{RATE}]))", "superseded"),
-                query(f"sum(rate(turbospec_streams_refused_total[{RATE}]))", "streams refused"),
+                span=8,
+            )
+        )
+        .with_panel(
+            lines(
+                "Store and limits",
+                "Loads and saves of what was learned that failed, saves, and requests beyond the limit.",
+                "ops",
+                query(f"sum by (operation) (rate({errors}[{RATE}]))", "{{operation}} failed"),
+                query(f"sum(rate(turbospec_requests_rate_limited_total[{RATE}]))", "requests limited"),
+                query(f"sum(rate(turbospec_store_saves_total[{RATE}]))", "saves"),
                 span=8,
             )
         )
@@ -298,6 +309,17 @@ def _service(fleet: Dashboard) -> Dashboard:
             )
         )
         .with_panel(
+            lines(
+                "Streams",
+                "Open, and refused by cause per second (right).",
+                "none",
+                query("sum(turbospec_streams_open)", "open"),
+                query(f"sum by (cause) (rate({refused}[{RATE}]))", "refused: {{cause}}"),
+                span=8,
+                right="/refused/",
+            )
+        )
+        .with_panel(
             rows_of(
                 "Services",
                 "Up, and what they run.",
@@ -310,6 +332,7 @@ def _service(fleet: Dashboard) -> Dashboard:
                     "C": ("engines", "max by (instance) (turbospec_engines_connected)", "none"),
                 },
                 labels=(("version", "version"), ("python_version", "Python")),
+                span=8,
             )
         )
     )  # fmt: skip
