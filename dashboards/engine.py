@@ -170,19 +170,19 @@ def _why(engine: Dashboard) -> Dashboard:
                 "The newest decision",
                 "What each length was forecast to bring. `turbospec explain` says it in words.",
                 "num_steps",
-                {
-                    "A": (
+                [
+                    (
                         "goodput",
                         f"turbospec_candidate_goodput_tokens_per_second{{{E}}}",
                         TOKENS_PER_SECOND,
                     ),
-                    "B": (
+                    (
                         "standard error",
                         f"turbospec_candidate_goodput_standard_error_tokens_per_second{{{E}}}",
                         TOKENS_PER_SECOND,
                     ),
-                    "C": ("step time", f"turbospec_candidate_step_seconds{{{E}}}", SECONDS),
-                },
+                    ("step time", f"turbospec_candidate_step_seconds{{{E}}}", SECONDS),
+                ],
                 span=8,
             )
         )
