@@ -58,7 +58,7 @@ class ManagedProcess:
 
     def pause(self) -> None:
         """Stop the whole tree in its tracks (SIGSTOP)."""
-        self._paused = self._members()
+        self._paused = self.members()
         for process in self._paused:
             _signal(process, signal.SIGSTOP)
 
@@ -78,18 +78,18 @@ class ManagedProcess:
         """End the whole tree: politely, then by force. Returns when none of it is left."""
         if self._stopped:  # its process id may be somebody else's by now
             return
-        tree = self._members()
+        tree = self.members()
         self.signal_stop()
         psutil.wait_procs(tree, timeout=STOP_GRACE_S)
         # Looked up again: what was started meanwhile, or left behind by a child that crashed, goes too.
-        left = self._members()
+        left = self.members()
         for process in left:
             _signal(process, signal.SIGKILL)
         psutil.wait_procs(left, timeout=KILL_GRACE_S)
         self._child.wait()
         self._stopped = True
 
-    def _members(self) -> list[psutil.Process]:
+    def members(self) -> list[psutil.Process]:
         """All of our child's session: a walk down the tree would miss the orphans of a crashed parent."""
         return [process for process in psutil.process_iter() if _session_of(process.pid) == self.pid]
 

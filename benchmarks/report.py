@@ -153,10 +153,10 @@ def render_markdown(result: BenchResult) -> str:
     return "\n".join(["\n".join(head), *(f"\n{table.to_markdown()}" for table in tables(result))]) + "\n"
 
 
-def report_console() -> Console:
+def report_console(*, stderr: bool = False) -> Console:
     """The terminal; a file or a pipe gets lines wide enough for the tables."""
-    console = Console()
-    return console if console.is_terminal else Console(width=WIDTH_WITHOUT_TERMINAL)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=WIDTH_WITHOUT_TERMINAL)
 
 
 def print_report(result: BenchResult, console: Console) -> None:

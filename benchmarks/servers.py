@@ -9,8 +9,8 @@ import random
 import socket
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -40,6 +40,8 @@ COMMON_FLAGS = (
     *("--random-seed", "1"),
     "--incremental-streaming-output",
 )
+# A benchmark starts cold, and leaves nothing to the next.
+BENCH_SERVICE_FLAGS = ("--store", "", "--lease-valid-for-ms", str(LEASE_VALID_FOR_MS))
 CPU_FLAGS = ("--device", "cpu", "--disable-cuda-graph", "--sleep-on-idle", "--skip-server-warmup")
 
 
@@ -59,19 +61,39 @@ class Setup:
     directory: Path
     # For SGLang as they are, last.
     extra_flags: tuple[str, ...] = ()
+    # The module that starts SGLang, what every variant is launched with, and more of the environment.
+    launcher: str = "sglang_patch.launch"
+    common_flags: tuple[str, ...] = COMMON_FLAGS
+    environment: Mapping[str, str] = field(default_factory=dict)
+    start_timeout_s: float = START_TIMEOUT_S
 
     def argv(self, variant: Variant, port: int) -> list[str]:
         """The command that launches `variant`."""
         draft = self.model.drafts.get(self.algorithm)
         device_flags = CPU_FLAGS if self.device == "cpu" else ("--device", self.device)
         return [
-            *(sys.executable, "-m", "sglang_patch.launch", "--host", HOST, "--port", str(port)),
+            *(sys.executable, "-m", self.launcher, "--host", HOST, "--port", str(port)),
             *("--model-path", str(self.model.target), "--dtype", self.model.dtype),
             *device_flags,
-            *COMMON_FLAGS,
+            *self.common_flags,
             *speculation_flags(variant, self.algorithm, str(draft) if draft else None, self.lengths),
             *self.extra_flags,
         ]
+
+
+def server_environment(
+    setup: Setup, variant: Variant, control_address: str | None, engine_id: str
+) -> dict[str, str]:
+    """What `variant` needs in its environment beyond ours."""
+    ours = dict(setup.environment)
+    if variant.kind is VariantKind.TURBOSPEC:
+        assert control_address is not None, "turbospec needs a control service"
+        ours["TURBOSPEC_CONTROL_ADDRESS"] = control_address
+        ours["TURBOSPEC_ENGINE_ID"] = engine_id
+        ours["TURBOSPEC_CANDIDATES"] = ",".join(map(str, (0, *setup.lengths)))
+        # A benchmark of an engine that has silently come up without the plugin would be a lie.
+        ours["TURBOSPEC_STRICT"] = "1"
+    return ours
 
 
 class Server:
@@ -79,41 +101,44 @@ class Server:
 
     def __init__(self, variant: Variant, setup: Setup, control_address: str | None) -> None:
         self.variant = variant
+        self._start_timeout_s = setup.start_timeout_s
         port = free_port()
         self.base_url = f"http://{HOST}:{port}"
         self.engine_id = f"{HOST}:{port}"
-        env = clean_environment()
-        if variant.kind is VariantKind.TURBOSPEC:
-            assert control_address is not None, "turbospec needs a control service"
-            env["TURBOSPEC_CONTROL_ADDRESS"] = control_address
-            env["TURBOSPEC_ENGINE_ID"] = self.engine_id
-            env["TURBOSPEC_CANDIDATES"] = ",".join(map(str, (0, *setup.lengths)))
-            # A benchmark of an engine that has silently come up without the plugin would be a lie.
-            env["TURBOSPEC_STRICT"] = "1"
+        env = clean_environment() | server_environment(setup, variant, control_address, self.engine_id)
         log_path = setup.directory / f"{variant.label.replace(':', '-')}.log"
         self.process = ManagedProcess(variant.label, setup.argv(variant, port), env, log_path)
 
     async def wait_healthy(self, session: aiohttp.ClientSession) -> None:
         """Return when it answers; raises ProcessFailed if it ends or takes too long."""
-        deadline_s = time.monotonic() + START_TIMEOUT_S
+        deadline_s = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline_s:
             self.process.require_alive()
             if await _answers_ok(session, f"{self.base_url}/health"):
                 return
             await asyncio.sleep(POLL_S)
-        raise self.process.failure(f"was not healthy after {START_TIMEOUT_S:.0f} s")
+        raise self.process.failure(f"was not healthy after {self._start_timeout_s:.0f} s")
 
 
 class ServerSet:
     """The servers of some variants, up together, and the control service if one of them is ours."""
 
-    def __init__(self, setup: Setup, variants: Sequence[Variant], start_parallel: int) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        variants: Sequence[Variant],
+        start_parallel: int,
+        *,
+        service_flags: Sequence[str] = BENCH_SERVICE_FLAGS,
+    ) -> None:
         self._setup = setup
+        self._service_flags = service_flags
         self._variants = variants
         self._start_parallel = start_parallel
         self._processes: list[ManagedProcess] = []
         self.servers: list[Server] = []
         self.control_address: str | None = None
+        self.service: ManagedProcess | None = None
 
     async def __aenter__(self) -> ServerSet:
         self._setup.directory.mkdir(parents=True, exist_ok=True)
@@ -138,10 +163,9 @@ class ServerSet:
 
     async def _start(self) -> None:
         if any(variant.kind is VariantKind.TURBOSPEC for variant in self._variants):
-            service, self.control_address = await start_control_service(
-                self._setup.directory, self._processes
+            self.service, self.control_address = await start_control_service(
+                self._setup.directory, self._processes, self._service_flags
             )
-            service.require_alive()
         turns = asyncio.Semaphore(self._start_parallel)
         async with control_session() as session:
             starts = [asyncio.create_task(self._start_one(v, session, turns)) for v in self._variants]
@@ -185,17 +209,15 @@ async def reset_server(session: aiohttp.ClientSession, base_url: str) -> None:
 
 
 async def start_control_service(
-    directory: Path, processes: list[ManagedProcess]
+    directory: Path, processes: list[ManagedProcess], flags: Sequence[str] = BENCH_SERVICE_FLAGS
 ) -> tuple[ManagedProcess, str]:
     """Start the service, put it into `processes` at once, return it and its address when it is ready."""
     ready_file = directory / "control.ready"
     ready_file.unlink(missing_ok=True)
     argv = [
         *(sys.executable, "-m", "control_service", "--ready-file", str(ready_file)),
-        # A benchmark starts cold, and leaves nothing to the next.
-        *("--store", ""),
         *("--listen", f"{HOST}:0", "--metrics-listen", f"{HOST}:0"),
-        *("--lease-valid-for-ms", str(LEASE_VALID_FOR_MS)),
+        *flags,
     ]
     process = ManagedProcess("control service", argv, clean_environment(), directory / "control.log")
     processes.append(process)

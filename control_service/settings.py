@@ -82,7 +82,7 @@ class ServiceSettings(BaseSettings):
         Field(description="file with the token that admin rpcs need over TCP; never needed on a Unix socket"),
     ] = None
     metrics_listen: Annotated[
-        str, Field(description="host:port of the Prometheus endpoint (port 0: any); empty: none")
+        str, Field(description="host:port of the page and the Prometheus metrics (port 0: any); empty: none")
     ] = "127.0.0.1:9464"
     otlp_metrics_endpoint: Annotated[
         str,

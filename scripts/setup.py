@@ -1,4 +1,4 @@
-"""Sets up `.venv` with pinned dependencies: `python scripts/setup.py [--profile serve|test|service]`.
+"""Sets up `.venv` with pinned dependencies: `python scripts/setup.py [--profile serve|test|images|service]`.
 
 Needs nothing but Python's standard library, so that any Python from 3.11 can run it. Every step leaves a
 stamp, a digest of what it was made from; a step whose stamp still holds is skipped, so a second run costs
@@ -51,6 +51,11 @@ TEST_TOOLS: Final = (
     Tool("prometheus", "prometheus", "scrapes a real run; promtool checks rules"),
     Tool("prometheus-alertmanager", "prometheus-alertmanager", "receives real alerts"),
     Tool("chromium", "chromium", "opens the status page"),
+)
+IMAGE_TOOLS: Final = (
+    Tool("podman", "podman", "builds and runs our container images"),
+    Tool("runc", "runc", "what Podman runs them with"),
+    Tool("debootstrap", "debootstrap", "makes the base image that stands in for the published ones"),
 )
 
 
@@ -109,7 +114,8 @@ _ALL_STEPS: Final = (
 
 PROFILES: Final = {
     "serve": Profile(_ALL_STEPS, SERVE_TOOLS),
-    "test": Profile(_ALL_STEPS, TEST_TOOLS),
+    "test": Profile((*_ALL_STEPS, _project("browser")), TEST_TOOLS),
+    "images": Profile((), IMAGE_TOOLS),
     "service": Profile((_project("service,cli"),)),
 }
 
@@ -172,7 +178,9 @@ def apt_install(packages: Sequence[str]) -> None:
     prefix = _root_prefix()
     if prefix is None or shutil.which("apt-get") is None:
         purposes = "; ".join(
-            f"{tool.command} {tool.purpose}" for tool in TEST_TOOLS if tool.apt_package in packages
+            f"{tool.command} {tool.purpose}"
+            for tool in (*TEST_TOOLS, *IMAGE_TOOLS)
+            if tool.apt_package in packages
         )
         _stop(f"please install: {wanted}" + (f" ({purposes})" if purposes else ""))
     print(f"[setup] installing {wanted} with apt", flush=True)

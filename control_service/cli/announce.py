@@ -28,6 +28,7 @@ def announce(state: RunState, options: UpOptions, as_json: bool) -> None:
         lines += [
             f"  speculation  {state.algorithm}, lengths {lengths}, mode {options.mode}",
             f"  control      {state.control_address}",
+            f"  page         {state.page_url}",
             f"  metrics      {state.metrics_url}",
         ]
     lines += [f"  logs         {state.logs}", "Try it:", f"  {example_request(state)}"]

@@ -1,29 +1,16 @@
-"""The reasons of decisions as sentences for people."""
+"""Why a length was chosen, for people."""
 
 from __future__ import annotations
 
-from typing import Final
-
+from control_service.core.reasons import reason_sentence
 from turbospec.v1 import admin_pb2
-
-_SENTENCES: Final = {
-    "best_goodput": "length {length} has the highest expected goodput",
-    "hold_within_uncertainty": (
-        "length {length} was in force, and what length {rival} promises more is within its uncertainty"
-    ),
-    "probe": "a few steps are spent to learn about length {length}, which could pay",
-    "cold_start": "too little is known yet: every length runs a few steps in turn",
-    "no_telemetry": "no step of this engine has been reported yet, so it does not speculate",
-    "models_not_ready": "the models do not fit what was reported so far",
-    "telemetry_stale": "no step has been reported for long, so the models tell of the past",
-    "guard": "speculation was measured to lose against none, so it is off for a while",
-    "static": "the operator has set this length",
-}
 
 
 def why(decision: admin_pb2.ExplainDecisionResponse) -> str:
-    """Why the length was chosen, in a sentence; a reason that is not known here speaks for itself."""
-    sentence = _SENTENCES.get(decision.reason)
-    if sentence is None:
-        return f"policy {decision.policy} says so"
-    return sentence.format(length=decision.num_steps, rival=decision.margin.runner_up_num_steps)
+    """In a sentence; a reason that is not known here speaks for itself."""
+    return reason_sentence(
+        decision.reason,
+        policy=decision.policy,
+        num_steps=decision.num_steps,
+        rival_num_steps=decision.margin.runner_up_num_steps,
+    )

@@ -54,6 +54,10 @@ class Forecaster:
         bucket, paid = self.buckets.index(batch_size), self.buckets.paid_size(batch_size)
         return self.fit.step_seconds(bucket, length_index, paid, context_tokens)
 
+    def step_tokens(self, length_index: int, batch_size: int) -> float:
+        """Expected tokens that a step of this batch commits with one length."""
+        return self._tokens.item(length_index) * batch_size
+
     def batch(self, batch_size: int, context_tokens: float) -> BatchForecast:
         """Forecast for one batch."""
         bucket = self.buckets.index(batch_size)

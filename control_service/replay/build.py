@@ -18,7 +18,7 @@ from control_service.replay.sources import (
     SyntheticSource,
     TraceSource,
 )
-from control_service.replay.step_times import LinearStepTimes, NoiseTerms, StepTimeFile
+from control_service.replay.step_times import DriftTerms, LinearStepTimes, NoiseTerms, StepTimeFile
 
 SYNTHETIC = "synthetic"
 
@@ -39,6 +39,7 @@ class Inputs:
     seconds: float
     noise: float | None
     outliers: float | None
+    drift: DriftTerms | None = None
 
 
 def build_plan(
@@ -121,9 +122,11 @@ def _loads(inputs: Inputs, groups: int) -> list[Load]:
 
 
 def _noise(inputs: Inputs, noise: NoiseTerms) -> NoiseTerms:
-    changes: dict[str, float] = {}
+    changes: dict[str, float | DriftTerms] = {}
     if inputs.noise is not None:
         changes["lognormal_sigma"] = inputs.noise
     if inputs.outliers is not None:
         changes["outlier_share"] = inputs.outliers
+    if inputs.drift is not None:
+        changes["drift"] = inputs.drift
     return noise.model_copy(update=changes)

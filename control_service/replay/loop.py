@@ -11,7 +11,7 @@ import numpy.typing as npt
 from control_service.replay.engine import Committed, Engine, Supply
 from control_service.replay.load import Load
 from control_service.replay.sources import AcceptanceSource, IntArray
-from control_service.replay.step_times import Noise, NoiseTerms, StepTimes
+from control_service.replay.step_times import Drift, Noise, NoiseTerms, StepTimes
 from control_service.replay.streams import Seeds, child
 
 FloatArray = npt.NDArray[np.float64]
@@ -99,6 +99,7 @@ def run(world: World, controller: Controller, seeds: Seeds) -> RunLog:
     source, load = world.source, world.load
     engine = Engine(source, seeds.acceptance)
     log = RunLog()
+    drift = Drift(world.noise.drift, seeds.drift)
     now_s, step_index, phase = 0.0, 0, -1
     while now_s < load.end_s:
         if (newest := load.index_at(now_s, max(phase, 0))) != phase:
@@ -125,7 +126,7 @@ def run(world: World, controller: Controller, seeds: Seeds) -> RunLog:
         true_s = world.times.seconds(
             float(launch.batch_size), verdict.num_steps, float(launch.context_tokens)
         )
-        duration_s = true_s * noise.factor()
+        duration_s = true_s * noise.factor() * drift.factor(now_s)
         committed = engine.commit(verdict.num_steps, launch.entries)
         now_s += duration_s
         controller.ended(launch, verdict.num_steps, duration_s, committed)

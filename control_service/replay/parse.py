@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import re
 
+from pydantic import ValidationError
+
 from control_service.replay.errors import input_error
 from control_service.replay.load import CONCURRENCY_MAX, SECONDS_MAX
 from control_service.replay.sources import AcceptanceSpan
+from control_service.replay.step_times import DriftTerms
 
 SEEDS_MAX = 1_000
 
@@ -50,6 +53,16 @@ def parse_acceptance(text: str) -> tuple[AcceptanceSpan, ...]:
             raise input_error("replay", "--acceptance", part, allowed)
         spans.append(AcceptanceSpan((rate,), seconds))
     return tuple(spans)
+
+
+def parse_drift(text: str) -> DriftTerms:
+    """`1,1,1.25,1.5:1` as factors on step times, and the mean seconds that one of them lasts."""
+    allowed = "FACTOR,FACTOR,...:SECONDS, factors of 0.1 to 10, as in 1,1,1.25,1.5:1"
+    factors, _, mean = text.partition(":")
+    try:
+        return DriftTerms(factors=tuple(map(_number, factors.split(","))), mean_s=_number(mean))
+    except ValidationError as error:
+        raise input_error("replay", "--drift", text, allowed) from error
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

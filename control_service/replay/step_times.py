@@ -61,12 +61,22 @@ class PrefillTerms(_Terms):
     fixed_s: Seconds = 0.0
 
 
+class DriftTerms(_Terms):
+    """A machine whose speed moves: one of `factors`, drawn anew after `mean_s` seconds on average."""
+
+    factors: Annotated[
+        tuple[Annotated[float, Field(ge=0.1, le=10.0, allow_inf_nan=False)], ...], Field(min_length=1)
+    ]
+    mean_s: Annotated[float, Field(gt=0.0, le=86_400.0, allow_inf_nan=False)]
+
+
 class NoiseTerms(_Terms):
-    """A step's factor: lognormal with mean 1, and for a share of the steps `outlier_factor` on top."""
+    """A step's factor: lognormal with mean 1, for a share of the steps `outlier_factor` on top, and drift."""
 
     lognormal_sigma: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)] = 0.0
     outlier_share: Annotated[float, Field(ge=0.0, le=0.5, allow_inf_nan=False)] = 0.0
     outlier_factor: Annotated[float, Field(ge=1.0, le=100.0, allow_inf_nan=False)] = 3.0
+    drift: DriftTerms | None = None
 
 
 class StepTimeFile(_Terms):
@@ -138,3 +148,22 @@ class Noise:
         scatter = self._random.lognormal(-sigma * sigma / 2.0, sigma, NOISE_BLOCK)
         slow = self._random.random(NOISE_BLOCK) < terms.outlier_share
         return np.where(slow, scatter * terms.outlier_factor, scatter)
+
+
+class Drift:
+    """The machine's speed by the clock: slow seconds are the same ones for every policy of one seed."""
+
+    def __init__(self, terms: DriftTerms | None, seed: np.random.SeedSequence) -> None:
+        self._terms = terms
+        self._random = np.random.default_rng(seed)
+        self._factor = 1.0
+        self._until_s = 0.0
+
+    def factor(self, now_s: float) -> float:
+        """At a moment, never earlier than the one asked for before."""
+        if self._terms is None:
+            return 1.0
+        while now_s >= self._until_s:
+            self._factor = float(self._random.choice(self._terms.factors))
+            self._until_s += float(self._random.exponential(self._terms.mean_s))
+        return self._factor

@@ -14,11 +14,12 @@ class Seeds(NamedTuple):
     noise: np.random.SeedSequence
     acceptance: np.random.SeedSequence
     telemetry: np.random.SeedSequence
+    drift: np.random.SeedSequence
 
 
 def seeds_of(seed: int) -> Seeds:
     """The streams of a seed."""
-    return Seeds(*(np.random.SeedSequence(seed, spawn_key=(place,)) for place in range(4)))
+    return Seeds(*(np.random.SeedSequence(seed, spawn_key=(place,)) for place in range(len(Seeds._fields))))
 
 
 def child(seed: np.random.SeedSequence, place: int) -> np.random.SeedSequence:

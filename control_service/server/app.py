@@ -24,11 +24,14 @@ from control_service.server.admin_guard import AdminGuard
 from control_service.server.decide import DecideServicer, StreamLimits
 from control_service.server.learned import LearnedKeeper
 from control_service.server.listen import Listener, make_server, wanted_addresses
-from control_service.server.metrics import MetricsEndpoint, OtlpPusher, ServiceCollector, ServiceSources
+from control_service.server.metrics import OtlpPusher, ServiceCollector, ServiceSources
 from control_service.server.tls import TlsIdentity
 from control_service.server.trace import SERVICE_NAME as TRACE_SERVICE_NAME
 from control_service.server.trace import TraceServicer
 from control_service.server.watch import StepWatchers
+from control_service.server.web.endpoint import WebEndpoint
+from control_service.server.web.history import StepHistory
+from control_service.server.web.views import PageViews
 from control_service.settings import ServiceSettings
 from control_service.store.open import open_store
 from turbospec.v1 import admin_pb2, admin_pb2_grpc, control_pb2, control_pb2_grpc
@@ -76,9 +79,11 @@ class ControlService:
             ),
             clock=time.perf_counter,
         )
+        self._history = StepHistory(engines_max=settings.engines_max, clock=time.time)
         self._trace = TraceServicer(
             self.registry,
             self._watchers,
+            self._history,
             spans_per_s=settings.spans_per_s,
             engines_max=settings.engines_max,
             clock=time.perf_counter,
@@ -91,7 +96,7 @@ class ControlService:
             clock=time.perf_counter,
         )
         self._listeners = self._make_listeners(engine_addresses, admin_addresses)
-        self._metrics: MetricsEndpoint | None = None
+        self._web: WebEndpoint | None = None
         self._otlp_metrics: OtlpPusher | None = None
 
     @property
@@ -106,15 +111,15 @@ class ControlService:
 
     @property
     def metrics_address(self) -> Address | None:
-        """Where metrics are served; None if they are not."""
-        return self._metrics.address if self._metrics is not None else None
+        """Where metrics and the page are served; None if they are not."""
+        return self._web.address if self._web is not None else None
 
     async def start(self) -> None:
         """Bind everything and serve. Raises AddressError; nothing is left bound then."""
         try:
             for listener in self._listeners:
                 listener.bind()
-            self._start_metrics()
+            await self._start_metrics()
             for listener in self._listeners:
                 await listener.server.start()
         except BaseException:
@@ -133,20 +138,21 @@ class ControlService:
         await self._learned.stop()
         if self._otlp_metrics is not None:
             await self._otlp_metrics.stop()
-        if self._metrics is not None:
-            # In a thread: a scrape under way still needs this loop.
-            await asyncio.to_thread(self._metrics.close)
+        if self._web is not None:
+            await self._web.close()
         for listener in self._listeners:
             listener.remove_sockets()
 
-    def _start_metrics(self) -> None:
+    async def _start_metrics(self) -> None:
         settings = self._settings
         sources = ServiceSources(
             self.registry, self._decide, self._trace, self._learned, self._admin_guard, self._version
         )
         collector = ServiceCollector(sources)
         if settings.metrics_listen:
-            self._metrics = MetricsEndpoint(Address.parse(settings.metrics_listen), collector)
+            views = PageViews(self.registry, self._history, version=self._version, clock=time.time)
+            self._web = WebEndpoint(Address.parse(settings.metrics_listen), views, collector)
+            await self._web.start()
         if settings.otlp_metrics_endpoint:
             self._otlp_metrics = OtlpPusher(
                 collector,

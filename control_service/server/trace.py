@@ -20,6 +20,7 @@ from control_service.core.session import EngineSession
 from control_service.server.limits import KeyedBuckets, LogLimit
 from control_service.server.otlp import MalformedSpanError, engine_of, step_of
 from control_service.server.watch import StepWatchers
+from control_service.server.web.history import StepHistory
 from turbospec.v1 import telemetry
 
 SERVICE_NAME = "opentelemetry.proto.collector.trace.v1.TraceService"
@@ -40,6 +41,7 @@ class TraceServicer:
         self,
         registry: EngineRegistry,
         watchers: StepWatchers,
+        history: StepHistory,
         *,
         spans_per_s: int,
         engines_max: int,
@@ -47,6 +49,7 @@ class TraceServicer:
     ) -> None:
         self._registry = registry
         self._watchers = watchers
+        self._history = history
         self._clock = clock
         self._rates = KeyedBuckets(per_s=spans_per_s, burst=spans_per_s, keys_max=engines_max)
         self._log_limit = LogLimit(clock())
@@ -132,4 +135,5 @@ class TraceServicer:
         cause = session.observe(step)
         if cause is None:
             self._watchers.publish(session.profile, step)
+            self._history.observe(session, step)
         return cause

@@ -1,6 +1,6 @@
 """Reads every metric when asked: by a scrape of Prometheus, or to push over OTLP.
 
-Nothing is written per step here. A scrape runs in the HTTP server's thread, so it
+Nothing is written per step here. A scrape is rendered in a thread of its own, so it
 asks the event loop, the only writer of what is read.
 """
 
@@ -36,7 +36,7 @@ class ServiceCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """Called in the HTTP server's thread, and about the process too; empty once the loop is gone."""
+        """Called in a thread of its own, and about the process too; empty once the loop is gone."""
         if self._loop.is_closed():
             return []
         ours = asyncio.run_coroutine_threadsafe(self.families(), self._loop).result(SCRAPE_TIMEOUT_S)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.certificates import Authority
+from tests.support.certificates import AuthorityFiles
 from tests.support.scripted_service import ScriptedService
 from tests.support.stepped_engine import SteppedEngine
 from tests.support.wait import eventually
@@ -13,12 +13,12 @@ from turbospec.v1 import telemetry as names
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path / "authority")
+def authority(tmp_path: Path) -> AuthorityFiles:
+    return AuthorityFiles(tmp_path / "authority")
 
 
 @pytest.fixture
-def service(authority: Authority) -> Iterator[tuple[ScriptedService, str]]:
+def service(authority: AuthorityFiles) -> Iterator[tuple[ScriptedService, str]]:
     scripted = ScriptedService(lambda step: 3)
     address = scripted.start_tcp(authority.server_credentials())
     yield scripted, address
@@ -30,7 +30,7 @@ def controlled(engine: SteppedEngine, timeout_s: float = 15.0) -> bool:
 
 
 def test_stream_and_records_go_over_tls_and_certificates_are_read_again(
-    authority: Authority, service: tuple[ScriptedService, str]
+    authority: AuthorityFiles, service: tuple[ScriptedService, str]
 ) -> None:
     engine = SteppedEngine(service[1], **authority.engine_environment())
     engine.start()
@@ -39,7 +39,7 @@ def test_stream_and_records_go_over_tls_and_certificates_are_read_again(
         assert eventually(lambda: len(service[0].spans()) > 0)
         service[0].stop()
         # The authority itself is replaced, and with it the certificates of both ends.
-        renewed = Authority(authority.ca_file.parent)
+        renewed = AuthorityFiles(authority.ca_file.parent)
         renewed.engine_environment()
         successor = ScriptedService(lambda step: 1)
         port = int(service[1].rpartition(":")[2])
@@ -56,7 +56,7 @@ def test_stream_and_records_go_over_tls_and_certificates_are_read_again(
 def test_a_service_of_another_authority_is_not_obeyed(
     service: tuple[ScriptedService, str], tmp_path: Path
 ) -> None:
-    stranger = Authority(tmp_path / "stranger")
+    stranger = AuthorityFiles(tmp_path / "stranger")
     engine = SteppedEngine(service[1], **stranger.engine_environment())
     engine.start()
     try:

@@ -93,6 +93,7 @@ def test_synthetic_acceptance_reports_the_recovery(tmp_path: Path) -> None:
         ((*STEP_TIME, *CHAT, "--policy", "static:num"), ["--policy", "'num'", "candidates"]),
         ((*STEP_TIME, *CHAT, "--candidates", "1,2"), ["--candidates", "'1,2'", "0 first"]),
         ((*STEP_TIME, *CHAT, "--phases", "1"), ["--phases", "'1'", "CONCURRENCY:SECONDS"]),
+        ((*STEP_TIME, *CHAT, "--drift", "1,20:1"), ["--drift", "'1,20:1'", "0.1 to 10"]),
         ((*STEP_TIME, *CHAT, "--json", "absent/out.json"), ["--json", "absent/out.json", "directory"]),
         (("--step-time", "absent.json", *CHAT), ["absent.json", "cannot be read"]),
     ],

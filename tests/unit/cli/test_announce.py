@@ -34,6 +34,13 @@ def test_programs_get_the_state_and_nothing_else(capsys: pytest.CaptureFixture[s
     assert json.loads(capsys.readouterr().out)["control_address"] == STATE.control_address
 
 
+def test_a_controlled_run_names_its_page_and_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    announce(STATE, up_options(), as_json=False)
+    shown = capsys.readouterr().out.split()
+    assert shown[shown.index("page") + 1] == "http://127.0.0.1:9464/"
+    assert shown[shown.index("metrics") + 1] == "http://127.0.0.1:9464/metrics"
+
+
 def test_an_uncontrolled_run_promises_no_control(capsys: pytest.CaptureFixture[str]) -> None:
     announce(replace(STATE, control_address="", metrics_url=""), up_options(), as_json=False)
     shown = capsys.readouterr().out

@@ -16,7 +16,14 @@ from control_service.replay.oracles import Clairvoyant, FixedLength, PerfectMode
 from control_service.replay.plan import profile_of
 from control_service.replay.session_controller import EXPORT_INTERVAL_S, SessionController, observation
 from control_service.replay.sources import TraceSource
-from control_service.replay.step_times import DraftTerms, NoiseTerms, PrefillTerms, VerifyTerms
+from control_service.replay.step_times import (
+    DraftTerms,
+    Drift,
+    DriftTerms,
+    NoiseTerms,
+    PrefillTerms,
+    VerifyTerms,
+)
 from control_service.replay.streams import seeds_of
 from tests.unit.replay.builders import CANDIDATES, cell, step_time_file, trace_source, world
 
@@ -191,3 +198,18 @@ def test_perfect_models_weigh_the_requests_that_run() -> None:
     log = run(where, PerfectModels(where, CANDIDATES), seeds)
     assert set(log.num_steps) == {3}
     assert np.array(log.group_counts).tolist() == [[1, 0]] * len(log.tokens)
+
+
+def test_a_drifting_machine_is_slow_in_the_same_seconds_for_everybody() -> None:
+    """Ratios to a fixed length are fair only then."""
+    noise = NoiseTerms(drift=DriftTerms(factors=(1.0, 2.0), mean_s=0.2))
+    where = world(trace_source(LONG), (2, 2.0), noise=noise)
+    factor_at = Drift(noise.drift, seeds_of(1).drift)
+    for num_steps in CANDIDATES[:2]:
+        log = run(where, FixedLength(num_steps), seeds_of(1))
+        drift = Drift(noise.drift, seeds_of(1).drift)
+        expected = [drift.factor(now_s) for now_s in log.start_s]
+        assert [took / true for took, true in zip(log.duration_s, log.true_s, strict=True)] == pytest.approx(
+            expected
+        )
+    assert {factor_at.factor(second / 10) for second in range(20)} == {1.0, 2.0}

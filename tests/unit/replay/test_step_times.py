@@ -7,6 +7,8 @@ import pytest
 
 from control_service.replay.step_times import (
     DraftTerms,
+    Drift,
+    DriftTerms,
     LinearStepTimes,
     Noise,
     NoiseTerms,
@@ -64,6 +66,29 @@ def test_without_noise_a_step_takes_its_time() -> None:
     """Zero sigma is exact."""
     noise = Noise(NoiseTerms(), np.random.SeedSequence(0))
     assert {noise.factor() for _ in range(10)} == {1.0}
+
+
+def test_slow_seconds_are_the_same_whoever_asks_how_often() -> None:
+    """Else a policy with shorter steps would meet another machine."""
+    terms = DriftTerms(factors=(1.0, 1.5), mean_s=1.0)
+    coarse, fine = (Drift(terms, np.random.SeedSequence(3)) for _ in range(2))
+    by_second = [coarse.factor(second) for second in range(100)]
+    by_tenth = [fine.factor(tenth / 10) for tenth in range(1000)]
+    assert by_tenth[::10] == by_second
+    assert set(by_second) == {1.0, 1.5}
+
+
+def test_a_speed_lasts_as_long_as_was_asked_for() -> None:
+    """Of two factors half of the changes go unseen, so a run of one lasts twice the mean."""
+    drift = Drift(DriftTerms(factors=(1.0, 1.5), mean_s=1.0), np.random.SeedSequence(0))
+    factors = np.array([drift.factor(tenth / 10) for tenth in range(50_000)])
+    changes = int(np.count_nonzero(np.diff(factors)))
+    assert 5_000 / changes == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_steady_machine_does_not_drift() -> None:
+    """The default."""
+    assert Drift(None, np.random.SeedSequence(0)).factor(1e6) == 1.0
 
 
 def test_a_model_in_which_steps_take_no_time_is_refused() -> None:
