@@ -170,19 +170,19 @@ def _why(engine: Dashboard) -> Dashboard:
                 "The newest decision",
                 "What each length was forecast to bring. `turbospec explain` says it in words.",
                 "num_steps",
-                {
-                    "A": (
+                [
+                    (
                         "goodput",
                         f"turbospec_candidate_goodput_tokens_per_second{{{E}}}",
                         TOKENS_PER_SECOND,
                     ),
-                    "B": (
+                    (
                         "standard error",
                         f"turbospec_candidate_goodput_standard_error_tokens_per_second{{{E}}}",
                         TOKENS_PER_SECOND,
                     ),
-                    "C": ("step time", f"turbospec_candidate_step_seconds{{{E}}}", SECONDS),
-                },
+                    ("step time", f"turbospec_candidate_step_seconds{{{E}}}", SECONDS),
+                ],
                 span=8,
             )
         )
@@ -222,11 +222,31 @@ def _control(engine: Dashboard) -> Dashboard:
         )
         .with_panel(
             lines(
+                "Link to the service",
+                "The state it is in: `fresh` is the one it should be in.",
+                "none",
+                query(f"turbospec_link_state{{{E}}} == 1", "{{state}}"),
+                span=8,
+                steps=True,
+            )
+        )
+        .with_panel(
+            lines(
+                "Answers refused and requests dropped",
+                "Answers that the engine refused to obey, by cause, and requests it dropped for newer ones.",
+                "ops",
+                query(f"sum by (cause) (rate(turbospec_lease_refusals_total{{{E}}}[{RATE}]))", "{{cause}}"),
+                query(f"sum(rate(turbospec_dropped_asks_total{{{E}}}[{RATE}]))", "requests dropped"),
+                span=8,
+                stacked=True,
+            )
+        )
+        .with_panel(
+            lines(
                 "Fallbacks by reason",
                 "Steps that had no lease in time.",
                 "ops",
                 query(f"sum by (reason) (rate(turbospec_fallbacks_total{{{E}}}[{RATE}]))", "{{reason}}"),
-                span=8,
                 stacked=True,
             )
         )
@@ -238,7 +258,6 @@ def _control(engine: Dashboard) -> Dashboard:
                 query(
                     f"sum by (cause) (rate(turbospec_telemetry_dropped_total{{{E}}}[{RATE}]))", "{{cause}}"
                 ),
-                span=8,
                 stacked=True,
             )
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
+from dashboards.fleet_service import E, service
 from dashboards.panels import (
     BAD,
     GOOD,
     MIDDLING,
     RATE,
     RATIO,
-    SECONDS,
     TOKENS_PER_SECOND,
     board,
     engine_variable,
@@ -20,15 +20,12 @@ from dashboards.panels import (
     rows_of,
 )
 
-# Of the engines that were chosen.
-E = 'engine_id=~"$engine"'
-
 
 def build() -> Dashboard:
     """The dashboard."""
     fleet = board("TurboSpec / fleet", "turbospec-fleet", __doc__ or "")
     fleet = fleet.with_variable(engine_variable(several=True))
-    for part in (_paying, _where_not, _falling_back, _service):
+    for part in (_paying, _where_not, _falling_back, service):
         fleet = part(fleet)
     return fleet
 
@@ -126,27 +123,23 @@ def _where_not(fleet: Dashboard) -> Dashboard:
                 "Engines",
                 "As of now. Gain: tokens against no speculation, over 5 minutes.",
                 "engine_id",
-                {
-                    "A": ("gain", f"engine_id:turbospec_payoff:ratio_rate5m{{{E}}}", RATIO),
-                    "B": ("regret", f"engine_id:turbospec_regret:ratio_rate5m{{{E}}}", RATIO),
-                    "C": ("length", f"max by (engine_id) (turbospec_num_steps{{{E}}})", "none"),
-                    "D": ("requests", f"max by (engine_id) (turbospec_running_requests{{{E}}})", "none"),
-                    "E": (
+                [
+                    ("gain", f"engine_id:turbospec_payoff:ratio_rate5m{{{E}}}", RATIO),
+                    ("regret", f"engine_id:turbospec_regret:ratio_rate5m{{{E}}}", RATIO),
+                    ("length", f"max by (engine_id) (turbospec_num_steps{{{E}}})", "none"),
+                    ("requests", f"max by (engine_id) (turbospec_running_requests{{{E}}})", "none"),
+                    (
                         "connected", f"max by (engine_id) (turbospec_engine_connected{{{E}}})", "bool_yes_no",
                     ),
-                    "F": (
-                        "info",
-                        "max by (engine_id, algorithm, policy, sglang_version, accelerator)"
-                        f" (turbospec_engine_info{{{E}}})",
-                        "none",
-                    ),
+                ],
+                about="max by (engine_id, algorithm, policy, sglang_version, accelerator)"
+                f" (turbospec_engine_info{{{E}}})",
+                labels={
+                    "algorithm": "algorithm",
+                    "policy": "policy",
+                    "sglang_version": "SGLang",
+                    "accelerator": "accelerator",
                 },
-                labels=(
-                    ("algorithm", "algorithm"),
-                    ("policy", "policy"),
-                    ("sglang_version", "SGLang"),
-                    ("accelerator", "accelerator"),
-                ),
             )
         )
         .with_panel(
@@ -258,58 +251,3 @@ def _falling_back(fleet: Dashboard) -> Dashboard:
             )
         )
     )
-
-
-def _service(fleet: Dashboard) -> Dashboard:
-    answer, job = "turbospec_answer_duration_seconds_bucket", '{job="turbospec"}'
-    return (
-        fleet.with_row(Row("The control service"))
-        .with_panel(
-            lines(
-                "Answer time",
-                "From a request's arrival to its answer's departure.",
-                SECONDS,
-                query(f"histogram_quantile(0.5, sum by (le) (rate({answer}{{{E}}}[{RATE}])))", "p50"),
-                query(f"histogram_quantile(0.99, sum by (le) (rate({answer}{{{E}}}[{RATE}])))", "p99"),
-                span=8,
-            )
-        )
-        .with_panel(
-            lines(
-                "Load",
-                "Decisions answered and spans received; superseded requests had a newer one behind them.",
-                "ops",
-                query(f"sum(rate(turbospec_decisions_total{{{E}}}[{RATE}]))", "decisions"),
-                query(f"sum(rate(turbospec_spans_received_total[{RATE}]))", "spans"),
-                query(f"sum(rate(turbospec_requests_superseded_total[{RATE}]))", "superseded"),
-                query(f"sum(rate(turbospec_streams_refused_total[{RATE}]))", "streams refused"),
-                span=8,
-            )
-        )
-        .with_panel(
-            lines(
-                "Process",
-                "CPU seconds per second, and resident memory (right).",
-                "none",
-                query(f"sum(rate(process_cpu_seconds_total{job}[{RATE}]))", "CPU"),
-                query(f"sum(process_resident_memory_bytes{job}) / 1e6", "memory, MB"),
-                span=8,
-                right="/memory/",
-            )
-        )
-        .with_panel(
-            rows_of(
-                "Services",
-                "Up, and what they run.",
-                "instance",
-                {
-                    "A": ("up", 'max by (instance) (up{job="turbospec"})', "bool_yes_no"),
-                    "B": (
-                        "info", "max by (instance, version, python_version) (turbospec_build_info)", "none",
-                    ),
-                    "C": ("engines", "max by (instance) (turbospec_engines_connected)", "none"),
-                },
-                labels=(("version", "version"), ("python_version", "Python")),
-            )
-        )
-    )  # fmt: skip

@@ -129,16 +129,22 @@ def rows_of(
     title: str,
     meaning: str,
     key: str,
-    columns: Mapping[str, tuple[str, str, str]],
+    columns: Sequence[tuple[str, str, str]],
     *,
     span: int = WIDTH,
-    labels: Sequence[tuple[str, str]] = (),
+    about: str = "",
+    labels: Mapping[str, str] | None = None,
 ) -> table.Panel:
     """A table with a row for each value of the label `key`.
 
-    columns: heading, expression and unit by ref id. labels: other labels to show, with their headings.
+    columns: heading, expression and unit. about: an expression whose `labels` are shown, under these
+    headings, and whose value is not.
     """
-    kept = [key, *(label for label, _ in labels)]
+    labels = labels or {}
+    values = {
+        f"Value #{ref}": heading for ref, (heading, _, _) in zip(ascii_uppercase, columns, strict=False)
+    }
+    shown = [key, *labels, *values]
     panel = (
         table.Panel()
         .title(title)
@@ -147,33 +153,24 @@ def rows_of(
         .span(span)
         .height(LINES_HEIGHT)
         .show_header(True)
-        .with_transformation(DataTransformerConfig(id_val="merge", options={}))
-        .with_transformation(
-            DataTransformerConfig(
-                id_val="filterFieldsByName",
-                options={"include": {"names": [*kept, *(f"Value #{ref}" for ref in columns)]}},
-            )
-        )
-        .with_transformation(
-            DataTransformerConfig(
-                id_val="organize",
-                options={
-                    "indexByName": {
-                        name: place
-                        for place, name in enumerate([*kept, *(f"Value #{ref}" for ref in columns)])
+        .transformations(
+            [
+                DataTransformerConfig(id_val="merge", options={}),
+                DataTransformerConfig(id_val="filterFieldsByName", options={"include": {"names": shown}}),
+                DataTransformerConfig(
+                    id_val="organize",
+                    options={
+                        "indexByName": {name: place for place, name in enumerate(shown)},
+                        "renameByName": {**labels, **values},
                     },
-                    "renameByName": {
-                        **dict(labels),
-                        **{f"Value #{ref}": heading for ref, (heading, _, _) in columns.items()},
-                    },
-                },
-            )
+                ),
+            ]
         )
     )
-    for ref, (heading, expr, unit) in columns.items():
+    for ref, (heading, expr, unit) in zip(ascii_uppercase, columns, strict=False):
         panel = panel.with_target(instant(expr, ref))
         panel = panel.override_by_name(heading, [DynamicConfigValue(id_val="unit", value=unit)])
-    return panel
+    return panel.with_target(instant(about, "about")) if about else panel
 
 
 def board(title: str, uid: str, description: str) -> dashboard.Dashboard:

@@ -88,6 +88,10 @@ class Monitoring:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
+    def scrapes(self, series: str) -> int:
+        """How many of the last scrapes found a series: rates need two."""
+        return max((int(r["value"][1]) for r in self.instant(f"count_over_time({series}[10s])")), default=0)
+
     def alert_state(self, name: str) -> str:
         """As Prometheus sees it: inactive, pending or firing."""
         alerts = httpx.get(f"{self.prometheus_url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]

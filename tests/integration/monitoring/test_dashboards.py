@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -24,7 +25,7 @@ def test_they_are_what_the_code_makes() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_grafanas_schema_knows_every_field(path) -> None:  # type: ignore[no-untyped-def]
+def test_grafanas_schema_knows_every_field(path: Path) -> None:
     register_default_plugins()
     text = path.read_text()
     understood = Dashboard.from_json(json.loads(text))
@@ -32,7 +33,7 @@ def test_grafanas_schema_knows_every_field(path) -> None:  # type: ignore[no-unt
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_every_panel_says_what_it_shows_and_none_overlap(path) -> None:  # type: ignore[no-untyped-def]
+def test_every_panel_says_what_it_shows_and_none_overlap(path: Path) -> None:
     taken: set[tuple[int, int]] = set()
     for panel in json.loads(path.read_text())["panels"]:
         place = panel["gridPos"]
