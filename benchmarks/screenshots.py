@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -43,16 +43,17 @@ PHONE: Final = {"width": 390, "height": 844}
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: its name and what the window is like."""
+    """One picture: its name, what the window is like, and the page's height in it, pixels."""
 
     name: str
-    window: dict[str, Any] = field(default_factory=dict)
+    window: dict[str, Any]
+    height: int
 
 
 SHOTS: Final = (
-    Shot("page-light", {"viewport": DESKTOP, "color_scheme": "light"}),
-    Shot("page-dark", {"viewport": DESKTOP, "color_scheme": "dark"}),
-    Shot("page-phone", {"viewport": PHONE, "color_scheme": "light", "device_scale_factor": 1.5}),
+    Shot("page-light", {"viewport": DESKTOP, "color_scheme": "light"}, 2_000),
+    Shot("page-dark", {"viewport": DESKTOP, "color_scheme": "dark"}, 2_000),
+    Shot("page-phone", {"viewport": PHONE, "color_scheme": "light", "device_scale_factor": 1.5}, 1_400),
 )
 
 
@@ -115,16 +116,18 @@ async def _take(browser: Browser, page_url: str, shot: Shot, directory: Path) ->
     await page.locator("#step-chart canvas").wait_for(timeout=SHOWN_TIMEOUT_MS)
     # One more answer, so that fonts and sizes have settled.
     await page.wait_for_timeout(2_000)
-    picture = _small(await page.screenshot(full_page=True))
+    scale = shot.window.get("device_scale_factor", 1)
+    picture = _small(await page.screenshot(full_page=True), round(shot.height * scale))
     path = directory / f"{shot.name}.png"
     path.write_bytes(picture)
     print(f"{path}: {len(picture) / 1e3:.0f} kB", flush=True)
     await context.close()
 
 
-def _small(png: bytes) -> bytes:
-    """The same picture with as many colours as fit into `BYTES_MAX`."""
+def _small(png: bytes, height: int) -> bytes:
+    """The upper part of a picture, with as many colours as fit into `BYTES_MAX`."""
     picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture = picture.crop((0, 0, picture.width, min(height, picture.height)))
     for colours in COLOURS:
         out = io.BytesIO()
         picture.quantize(colours, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)

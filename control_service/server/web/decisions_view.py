@@ -12,7 +12,7 @@ from control_service.server.web.history import EngineHistory
 from control_service.server.web.values import Json, number
 
 # Decisions that say the same follow one another by the hundred: they are one row.
-ROWS_MAX = 12
+ROWS_MAX = 8
 DECISIONS_READ_MAX = 2_048
 
 

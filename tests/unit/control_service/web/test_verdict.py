@@ -36,7 +36,7 @@ def test_a_length_that_an_operator_holds_against_the_odds_costs(served: Served) 
     entry = served.attach()
     served.serve(entry, 500, acceptance=0.1, draft_s=0.004)
     entry.session.set_policy(StaticPolicy(5, entry.session.profile.max_running_requests))
-    served.serve(entry, 2_000, acceptance=0.0, draft_s=0.004)
+    served.serve(entry, 1_600, acceptance=0.0, draft_s=0.004)
     verdict = judged(served, entry)
     assert (verdict.level, verdict.headline) == (Level.WARN, "Speculation costs")
     assert float(verdict.figure.removesuffix("×")) < 0.5
@@ -46,7 +46,7 @@ def test_drafts_that_are_never_accepted_are_not_tried_and_that_is_nothing_to_wor
     served: Served,
 ) -> None:
     entry = served.attach()
-    served.serve(entry, 3_000, acceptance=0.0, draft_s=0.004)
+    served.serve(entry, 1_500, acceptance=0.0, draft_s=0.004)
     verdict = judged(served, entry)
     assert (verdict.level, verdict.headline) == (Level.NEUTRAL, "Not speculating")
     assert re.search(r"0\.9\d|1\.0\d", verdict.detail) or "length 0" in verdict.detail
