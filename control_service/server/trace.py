@@ -25,7 +25,9 @@ from turbospec.v1 import telemetry
 
 SERVICE_NAME = "opentelemetry.proto.collector.trace.v1.TraceService"
 # Answers must not wait for a large export: the loop is given back this often.
-SPANS_PER_TURN = 16
+SPANS_PER_TURN = 4
+# Models are looked at again after so many spans of an export, and at its end.
+SPANS_PER_REFIT = 16
 CAUSES_LOGGED = 8
 
 _log = structlog.get_logger(__name__)
@@ -53,6 +55,8 @@ class TraceServicer:
         self._clock = clock
         self._rates = KeyedBuckets(per_s=spans_per_s, burst=spans_per_s, keys_max=engines_max)
         self._log_limit = LogLimit(clock())
+        # Exports of many engines take turns: between any two, answers that wait are given.
+        self._turn = asyncio.Lock()
         self.spans_total = 0
         self.foreign_spans_total = 0
         self.drops_by_cause: Counter[str] = Counter()
@@ -105,14 +109,16 @@ class TraceServicer:
         if granted < len(ours):
             rejected["rate_limited"] += len(ours) - granted
             session.counters.drops_by_cause["rate_limited"] += len(ours) - granted
-        for turn in range(0, granted, SPANS_PER_TURN):
-            for span in ours[turn : min(turn + SPANS_PER_TURN, granted)]:
-                cause = self._learn(session, span)
-                if cause is not None:
-                    rejected[cause] += 1
-            if session.needs_refit:
-                session.refit()
-            await asyncio.sleep(0)
+        for begin in range(0, granted, SPANS_PER_TURN):
+            end = min(begin + SPANS_PER_TURN, granted)
+            async with self._turn:
+                for span in ours[begin:end]:
+                    cause = self._learn(session, span)
+                    if cause is not None:
+                        rejected[cause] += 1
+                if session.needs_refit and (end == granted or end % SPANS_PER_REFIT == 0):
+                    session.refit()
+                await asyncio.sleep(0)
 
     def _session_of(self, resource_spans: ResourceSpans) -> EngineSession:
         engine_id, epoch = engine_of(resource_spans.resource)
