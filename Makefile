@@ -7,8 +7,8 @@ ARGS ?=
 NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench soak test test-unit images-test lint format certs \
-	audit sbom proto dashboards clean
+.PHONY: help setup setup-test setup-service serve demo bench soak chaos fuzz test test-unit images-test lint format \
+	certs audit sbom proto docs dashboards clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ bench: setup ## the benchmark on real engines (long)
 soak: setup ## half an hour on a real engine: does anything grow? (ARGS="--minutes 5")
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
+chaos: setup-test ## the table of faults; ARGS="--engine" adds a real SGLang server
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: setup-test ## a million mutated messages over decoders and lease logic
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.fuzz $(ARGS)
+
 test: setup-test lint ## all tests: unit, integration, and the real engine
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
 
@@ -48,7 +54,7 @@ lint: setup ## ruff, mypy, buf, and the linters of compose.yaml and the Dockerfi
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy scripts/setup.py scripts/audit.py
+	@$(BIN)/mypy -p scripts
 	@$(BIN)/buf lint
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.compose-spec compose.yaml compose.mtls.yaml
 	@$(BIN)/yamllint --strict compose.yaml compose.mtls.yaml dashboards
@@ -57,9 +63,6 @@ lint: setup ## ruff, mypy, buf, and the linters of compose.yaml and the Dockerfi
 format: setup ## let ruff format and repair
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
-
-certs: ## certificates for mutual TLS in certs/, as in: make certs NAMES="control.example.com 192.0.2.7"
-	@scripts/certs.sh certs $(NAMES)
 
 audit: setup ## known vulnerabilities of the pinned packages (error 3: no vulnerability service answers)
 	@$(BIN)/python scripts/audit.py $(ARGS)
@@ -70,11 +73,17 @@ sbom: setup ## build/sbom.cdx.json: what is installed in .venv, as CycloneDX
 	  --output-format JSON --output-file build/sbom.cdx.json
 	@echo build/sbom.cdx.json
 
+certs: ## certificates for mutual TLS in certs/, as in: make certs NAMES="control.example.com 192.0.2.7"
+	@scripts/certs.sh certs $(NAMES)
+
 proto: setup ## generate the stubs of the wire contract anew
 	@PYTHON=$(BIN)/python scripts/proto.sh
 
 dashboards: setup ## write the Grafana dashboards anew
 	@$(BIN)/python -m dashboards.generate
+
+docs: setup ## write the pages of docs/ that are made from the code
+	@$(BIN)/python scripts/docs.py
 
 clean: ## remove what tests and runs leave; keeps .venv and the cached models
 	@rm -rf .run build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

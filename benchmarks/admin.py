@@ -49,9 +49,13 @@ class Admin:
         response = await self._stub.ListEngines(admin_pb2.ListEnginesRequest(), timeout=CALL_TIMEOUT_S)
         return list(response.engines)
 
-    async def set_policy(self, engine_id: str, policy: str, **parameters: str) -> None:
-        """Let `policy` decide from the next step on."""
-        request = admin_pb2.SetPolicyRequest(engine_id=engine_id, policy=policy, parameters=parameters)
+    async def set_policy(
+        self, engine_id: str, policy: str, *, hold_for_ms: int = 0, **parameters: str
+    ) -> None:
+        """Let `policy` decide from the next step on: for so long, or for good if that is 0."""
+        request = admin_pb2.SetPolicyRequest(
+            engine_id=engine_id, policy=policy, parameters=parameters, hold_for_ms=hold_for_ms
+        )
         await self._stub.SetPolicy(request, timeout=CALL_TIMEOUT_S)
 
 

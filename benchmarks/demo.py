@@ -39,6 +39,8 @@ CLIENTS_OVER_TIME: Final = (1, 8, 2)
 LOADS: Final = (LoadKind.CHAT, LoadKind.COPY)
 COMPARISON_CLIENTS: Final = 2
 COMPARISON_RAMP_S: Final = 0.5
+# Longer than any run of the comparison: were we killed in one, the engine would get its policy back.
+HOLD_MS: Final = 120_000
 OWN_LENGTHS: Final = (1, 3, 5)
 GOODPUT: Final = Variant(VariantKind.TURBOSPEC)
 EXPECTED_FAILURES: Final = (
@@ -83,7 +85,9 @@ class Engine:
         if variant == GOODPUT:
             await self.admin.set_policy(self.engine_id, "goodput")
         else:
-            await self.admin.set_policy(self.engine_id, "static", num_steps=str(variant.num_steps))
+            await self.admin.set_policy(
+                self.engine_id, "static", hold_for_ms=HOLD_MS, num_steps=str(variant.num_steps)
+            )
 
 
 @app.command()

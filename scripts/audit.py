@@ -65,7 +65,8 @@ def audit(service: str, osv_url: str | None) -> tuple[list[dict[str, Any]], str]
         if not answer.exists():
             return [], said[-1] if said else f"pip-audit ended with {done.returncode}"
         dependencies: list[dict[str, Any]] = json.loads(answer.read_text())["dependencies"]
-        return dependencies, "it knows none of the packages"
+        skipped = next((item["skip_reason"] for item in dependencies if "skip_reason" in item), "no answer")
+        return dependencies, f"audits none of the packages: {skipped}"
 
 
 def report(service: str, audited: list[dict[str, Any]], skipped: list[dict[str, Any]]) -> int:

@@ -28,6 +28,7 @@ class ConfigError(ValueError):
 
     def __init__(self, field: str, value: str, allowed: str) -> None:
         super().__init__(f"{field}={value!r} is not usable: allowed is {allowed}")
+        self.field = field
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class EngineConfig:
     mode_file: str
     # Longest time a step waits for an answer that is not there yet.
     step_deadline_us: int
+    # No speculation for the life of the process.
     kill_switch: bool
     # While this file exists the engine does not speculate. Empty: no such file.
     kill_file: str
@@ -62,6 +64,7 @@ class EngineConfig:
     strict: bool
     # Step records kept while nobody takes them; beyond that the newest are dropped and counted.
     ring_size: int
+    # How often step records are sent.
     export_interval_ms: int
 
     @property

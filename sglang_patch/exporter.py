@@ -35,6 +35,9 @@ from turbospec.v1.control_pb2 import EngineProfile
 logger = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 512
+# Of all steps in one export: some hundred bytes a step and some twenty a request stay below the 4 MiB that
+# gRPC servers take.
+MAX_REQUESTS: Final = 65_536
 EXPORT_TIMEOUT_S: Final = 1.0
 NS_PER_MS: Final = 1e6
 NS_PER_US: Final = 1e3
@@ -109,7 +112,7 @@ class SpanExporter:
                 self._flush()
             except Exception as error:
                 # Whatever it is, it must not end the thread: no record would ever be sent again.
-                self._drop(repr(error))
+                self._drop(len(self._unsent), repr(error))
 
     def _flush(self) -> None:
         while True:
@@ -120,9 +123,10 @@ class SpanExporter:
                 return
 
     def _send(self, channel: grpc.Channel) -> bool:
-        """Send the batch. Returns whether it is done with, one way or the other."""
+        """Send the oldest records. Returns whether they are done with, one way or the other."""
         attributes = link_attributes(self._board)
-        request = encode_spans([self._spans.make(record, attributes) for record in self._unsent])
+        count = fitting(self._unsent)
+        request = encode_spans([self._spans.make(record, attributes) for record in self._unsent[:count]])
         try:
             TraceServiceStub(channel).Export(request, timeout=EXPORT_TIMEOUT_S)
         except ValueError as error:
@@ -135,15 +139,15 @@ class SpanExporter:
                 self._way.failed()
                 self._tell(code.name)
                 return False
-            self._drop(code.name)
+            self._drop(count, code.name)
             return True
-        self._unsent = []
+        del self._unsent[:count]
         self._tell("")
         return True
 
-    def _drop(self, reason: str) -> None:
-        self._board.lose_records(len(self._unsent))
-        self._unsent = []
+    def _drop(self, count: int, reason: str) -> None:
+        self._board.lose_records(count)
+        del self._unsent[:count]
         self._tell(reason)
 
     def _tell(self, failure: str) -> None:
@@ -155,6 +159,16 @@ class SpanExporter:
             logger.warning("turbospec: step records cannot be sent (%s)", failure)
         else:
             logger.info("turbospec: step records are sent again")
+
+
+def fitting(records: list[StepRecord]) -> int:
+    """How many of the records, from the first on, go into one export: one at least."""
+    requests = 0
+    for count, record in enumerate(records):
+        requests += record.batch_size
+        if requests > MAX_REQUESTS and count:
+            return count
+    return len(records)
 
 
 class SpanFactory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,8 +21,9 @@ _UNREACHABLE: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXC
 class AdminClient:
     """A connection to one service; every failure is a `CliError`."""
 
-    def __init__(self, control_address: str) -> None:
+    def __init__(self, control_address: str, *, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self._address = control_address
+        self._timeout_s = timeout_s
         self._metadata = admin_metadata()
         self._channel = open_channel(control_address)
         self._stub = admin_pb2_grpc.SpeculationAdminServiceStub(self._channel)
@@ -32,6 +34,9 @@ class AdminClient:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._channel.close()
 
     def list_engines(self) -> admin_pb2.ListEnginesResponse:
@@ -54,9 +59,15 @@ class AdminClient:
         return answer
 
     def set_policy(
-        self, engine_id: str, policy: str, parameters: Mapping[str, str]
+        self, engine_id: str, policy: str, parameters: Mapping[str, str], *, hold_s: float = 0.0
     ) -> admin_pb2.SetPolicyResponse:
-        request = admin_pb2.SetPolicyRequest(engine_id=engine_id, policy=policy, parameters=dict(parameters))
+        """For `hold_s` seconds, then the policy before comes back; for good if that is 0."""
+        request = admin_pb2.SetPolicyRequest(
+            engine_id=engine_id,
+            policy=policy,
+            parameters=dict(parameters),
+            hold_for_ms=math.ceil(hold_s * 1e3),
+        )
         answer: admin_pb2.SetPolicyResponse = self._call(self._stub.SetPolicy, request)
         return answer
 
@@ -82,7 +93,7 @@ class AdminClient:
 
     def _call(self, method: Any, request: Message) -> Any:
         try:
-            return method(request, timeout=CALL_TIMEOUT_S, metadata=self._metadata)
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._failure(error) from error
 

@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
     REFUSED = 4
     # A program that the command started has failed.
     CHILD_FAILED = 5
+    # `turbospec doctor` has found a problem.
+    UNHEALTHY = 6
 
 
 class CliError(Exception):

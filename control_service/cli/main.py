@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
-from control_service.cli import operate, options
+from control_service.cli import complete, operate, options
 from control_service.cli.admin_client import AdminClient
 from control_service.cli.channel import TLS_VARIABLES, TOKEN_VARIABLE
 from control_service.cli.errors import CliError
@@ -25,17 +25,20 @@ from control_service.cli.profile import profile
 from control_service.cli.record import record
 from control_service.cli.render import decision_view, engines_view, mode_text
 from control_service.cli.state import DEFAULT_RUN_DIR, find_control_address
+from control_service.cli.top import top
 from control_service.cli.up import up as run_up
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a bug; 2 an option or argument that cannot be used; 3 no control service "
-    "answers; 4 the control service refused; 5 a program that was started has failed."
+    "answers; 4 the control service refused; 5 a program that was started has failed; 6 doctor found a "
+    "problem; 130 interrupted."
 )
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-# Commands that bring numpy along are imported when they are called, so that the others start at once.
-_HEAVY = {"replay": "control_service.cli.replay"}
+# Commands that bring much along (numpy, the service) are imported when they are called, so that the others
+# start at once.
+_HEAVY = {"doctor": "control_service.cli.doctor.command", "replay": "control_service.cli.replay"}
 
 
 class _Group(TyperGroup):
@@ -64,7 +67,6 @@ app = typer.Typer(
     help="Closed-loop control of SGLang's speculation length.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -102,6 +104,14 @@ ControlAddress = Annotated[
     str | None,
     typer.Option(help="The service, unix:/path or host:port. Default: that of the run in --run-dir."),
 ]
+EngineId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ENGINE",
+        help="The engine's id, see `turbospec status`.",
+        autocompletion=complete.engines,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
@@ -112,11 +122,18 @@ def up(
         str, typer.Option(help="smollm2, knob[:SCALE], a directory, or a model's name.")
     ] = DEFAULT_MODEL,
     algorithm: Annotated[
-        str | None, typer.Option(help=f"{', '.join(options.ALGORITHMS)}. Default: NGRAM, knob: STANDALONE.")
+        str | None,
+        typer.Option(
+            help=f"{', '.join(options.ALGORITHMS)}. Default: NGRAM, knob: STANDALONE.",
+            autocompletion=complete.one_of(options.ALGORITHMS),
+        ),
     ] = None,
     draft: Annotated[str | None, typer.Option(help="Draft model or head: a directory or a name.")] = None,
     candidates: Annotated[str, typer.Option(help="Lengths to choose from, 0 first.")] = "0,1,2,3,5",
-    device: Annotated[str, typer.Option(help=f"{', '.join(options.DEVICES)}.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(help=f"{', '.join(options.DEVICES)}.", autocompletion=complete.one_of(options.DEVICES)),
+    ] = "auto",
     host: Annotated[str, typer.Option(help="Where SGLang listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="SGLang's port; 0: any free one.")] = 30000,
     control_address: Annotated[
@@ -127,12 +144,21 @@ def up(
         int, typer.Option(min=0, max=65535, help="The service's Prometheus endpoint; 0: any free one.")
     ] = 9464,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
-    mode: Annotated[str, typer.Option(help=f"{operate.MODE_FORMS}; of a new engine.")] = "enforce",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help=f"{operate.MODE_FORMS}; of a new engine.",
+            autocompletion=complete.one_of(operate.MODE_WORDS),
+        ),
+    ] = "enforce",
     start_timeout: Annotated[float, typer.Option(min=1, help="Seconds until healthy, at most.")] = 900,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show the logs of both on stderr.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start SGLang under control, and stop both on Ctrl-C (twice: at once)."""
+    """Start SGLang under control, until Ctrl-C.
+
+    Ctrl-C stops SGLang and the service in order; a second one at once.
+    """
     run_dir = run_dir.expanduser().absolute()
     chosen = options.UpOptions(
         model=model,
@@ -163,13 +189,16 @@ def status(
 
 @app.command()
 def explain(
-    engine: Annotated[str | None, typer.Argument(help="Default: the only one.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Argument(metavar="ENGINE", help="Default: the only one.", autocompletion=complete.engines),
+    ] = None,
     decision: Annotated[int, typer.Option(min=0, help="A decision's id; 0: the newest.")] = 0,
     control_address: ControlAddress = None,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
     as_json: AsJson = False,
 ) -> None:
-    """Show why a length was chosen, and what the others would have lost."""
+    """Show why a length was chosen, and what others would lose."""
     with _service(control_address, run_dir) as service:
         answer = service.explain(engine or service.only_engine(), decision)
     _show(answer, decision_view(answer), as_json)
@@ -177,8 +206,13 @@ def explain(
 
 @app.command()
 def mode(
-    engine: Annotated[str, typer.Argument(help="The engine's id, see `turbospec status`.")],
-    mode: Annotated[str, typer.Argument(help=operate.MODE_FORMS)],
+    engine: EngineId,
+    mode: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODE", help=operate.MODE_FORMS, autocompletion=complete.one_of(operate.MODE_WORDS)
+        ),
+    ],
     control_address: ControlAddress = None,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
     as_json: AsJson = False,
@@ -192,8 +226,14 @@ def mode(
 
 @app.command()
 def policy(
-    engine: Annotated[str, typer.Argument(help="The engine's id, see `turbospec status`.")],
-    policy: Annotated[str, typer.Argument(help=operate.POLICY_FORMS)],
+    engine: EngineId,
+    policy: Annotated[
+        str, typer.Argument(metavar="POLICY", help=operate.POLICY_FORMS, autocompletion=complete.policies)
+    ],
+    seconds: Annotated[
+        float | None,
+        typer.Option("--for", min=0.1, max=86_400, help="Seconds; then the policy before comes back."),
+    ] = None,
     control_address: ControlAddress = None,
     run_dir: RunDir = Path(DEFAULT_RUN_DIR),
     as_json: AsJson = False,
@@ -201,10 +241,12 @@ def policy(
     """Set how an engine's lengths are chosen."""
     name, parameters = operate.parse_policy(policy)
     with _service(control_address, run_dir) as service:
-        answer = service.set_policy(engine, name, parameters)
-    _show(answer, f"{engine}: policy {answer.policy}", as_json)
+        answer = service.set_policy(engine, name, parameters, hold_s=seconds or 0.0)
+    for_how_long = f" for {seconds:g} s" if seconds else ""
+    _show(answer, f"{engine}: policy {answer.policy}{for_how_long}", as_json)
 
 
+app.command()(top)
 app.command()(record)
 app.command()(profile)
 
@@ -221,25 +263,37 @@ def version(as_json: AsJson = False) -> None:
 
 @app.command(context_settings=_PASS_ON)
 def control(ctx: typer.Context) -> None:
-    """Run the control service alone; its own flags: turbospec control --help."""
+    """Run the control service alone.
+
+    Its own flags: turbospec control --help.
+    """
     _become("control_service", ctx.args)
 
 
 @app.command(context_settings=_PASS_ON)
 def demo(ctx: typer.Context) -> None:
-    """Serve, put a moving load on it, and compare; its flags: turbospec demo --help."""
+    """Serve, put a moving load on it, and compare.
+
+    Its flags: turbospec demo --help.
+    """
     _become("benchmarks.demo", ctx.args)
 
 
 @bench_app.command(context_settings=_PASS_ON)
 def engine(ctx: typer.Context) -> None:
-    """Compare lengths on real SGLang servers; its flags: turbospec bench engine --help."""
+    """Compare lengths on real SGLang servers.
+
+    Its flags: turbospec bench engine --help.
+    """
     _become("benchmarks.engine", ctx.args)
 
 
 @bench_app.command(context_settings=_PASS_ON)
 def core(ctx: typer.Context) -> None:
-    """Time decisions and observed steps on one core; its flags: turbospec bench core --help."""
+    """Time decisions and observed steps on one core.
+
+    Its flags: turbospec bench core --help.
+    """
     _become("benchmarks.core", ctx.args)
 
 

@@ -7,17 +7,26 @@ from typing import Final
 from control_service.cli.errors import usage_error
 from control_service.core import mode_spelling
 from control_service.core.policies import spelling
+from control_service.core.types import Mode
 from control_service.core.validation import InvalidFieldError
 from turbospec.v1 import control_pb2
 
 MODE_FORMS: Final = mode_spelling.FORMS
+# As a shell offers them.
+MODE_WORDS: Final = ("off", "shadow", "canary:10", "enforce")
 POLICY_FORMS: Final = spelling.FORMS
+_ON_THE_WIRE: Final = {
+    Mode.OFF: control_pb2.MODE_OFF,
+    Mode.SHADOW: control_pb2.MODE_SHADOW,
+    Mode.CANARY: control_pb2.MODE_CANARY,
+    Mode.ENFORCE: control_pb2.MODE_ENFORCE,
+}
 
 
 def parse_mode(text: str) -> tuple[control_pb2.Mode, int]:
     """Mode and canary per cent (0 for all but a canary). Raises `CliError`."""
     mode, canary_percent = mode_spelling.parse_mode(checked_mode("MODE", text))
-    return control_pb2.Mode.Value(f"MODE_{mode.name}"), canary_percent
+    return _ON_THE_WIRE[mode], canary_percent
 
 
 def checked_mode(option: str, text: str) -> str:

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from control_service.cli import complete
 from control_service.cli.admin_client import AdminClient
 from control_service.cli.errors import CliError, ExitCode, usage_error
 from control_service.cli.interrupt import sigterm_interrupts
@@ -28,6 +29,9 @@ from turbospec.v1 import admin_pb2, control_pb2
 
 BATCHES_MAX: Final = 4
 BATCH_FACTOR: Final = 4
+# A length is held by the service for a cell's time and this much more: were we killed, the engine
+# would get its policy back.
+HOLD_SPARE_S: Final = 15.0
 
 
 class Cell(NamedTuple):
@@ -44,7 +48,10 @@ class Cell(NamedTuple):
 
 
 def profile(
-    engine: Annotated[str | None, typer.Argument(help="Default: the only one.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Argument(metavar="ENGINE", help="Default: the only one.", autocompletion=complete.engines),
+    ] = None,
     url: Annotated[
         str | None, typer.Option(help="The engine's OpenAI endpoint. Default: that of the run in --run-dir.")
     ] = None,
@@ -65,7 +72,11 @@ def profile(
     ] = Path(DEFAULT_RUN_DIR),
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Measure an engine's step times in a few seconds, so that it is controlled well from the start."""
+    """Measure an engine's step times, so that it starts well.
+
+    Every length is held for a few seconds at a few batch sizes, under load of its own making. The policy
+    comes back afterwards, also if this command is killed.
+    """
     run_dir = run_dir.expanduser().absolute()
     endpoint = url.rstrip("/") if url else _endpoint_of_run(run_dir)
     with AdminClient(find_control_address(control_address, run_dir)) as service, sigterm_interrupts():
@@ -118,11 +129,14 @@ def _engine(service: AdminClient, engine_id: str) -> admin_pb2.EngineStatus:
 
 @contextmanager
 def _policy_put_back(service: AdminClient, status: admin_pb2.EngineStatus) -> Iterator[None]:
-    """However it ends, the engine is left with the policy that it had."""
+    """However it ends, the engine is left with the policy that it had, for as long as it was to have it."""
+    left_s = status.policy_hold_left_ms / 1e3
+    began_s = time.monotonic()
     try:
         yield
     finally:
-        service.set_policy(status.profile.engine_id, status.policy, status.policy_parameters)
+        hold_s = max(left_s - (time.monotonic() - began_s), 0.001) if left_s else 0.0
+        service.set_policy(status.profile.engine_id, status.policy, status.policy_parameters, hold_s=hold_s)
 
 
 def _cells_of(
@@ -131,7 +145,12 @@ def _cells_of(
     """Every length under one load."""
     with load:
         for length in status.profile.candidate_num_steps:
-            service.set_policy(status.profile.engine_id, "static", {"num_steps": str(length)})
+            service.set_policy(
+                status.profile.engine_id,
+                "static",
+                {"num_steps": str(length)},
+                hold_s=seconds + HOLD_SPARE_S,
+            )
             cell = Cell(length, size, [])
             for message in service.watch_steps(status.profile.engine_id, seconds):
                 cell.seconds.extend(step.duration_s for step in message.steps if _counts(step, cell))

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
+from control_service.cli import complete
 from control_service.cli.admin_client import AdminClient
 from control_service.cli.errors import CliError, ExitCode, usage_error
 from control_service.cli.interrupt import sigterm_interrupts
@@ -29,8 +30,12 @@ PLAIN_INTERVAL_S: Final = 10.0
 
 
 def record(
-    out: Annotated[Path, typer.Argument(help=f"A new file; its suffix says how: {', '.join(SUFFIXES)}.")],
-    engine: Annotated[str, typer.Option(help="Only this engine. Default: all.")] = "",
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help=f"A new file; its suffix says how: {', '.join(SUFFIXES)}.")
+    ],
+    engine: Annotated[
+        str, typer.Option(help="Only this engine. Default: all.", autocompletion=complete.engines)
+    ] = "",
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so many seconds.")] = None,
     control_address: Annotated[
@@ -42,7 +47,10 @@ def record(
     ] = Path(DEFAULT_RUN_DIR),
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
-    """Record the steps of live engines for `turbospec replay`; Ctrl-C ends it."""
+    """Record the steps of live engines for replay.
+
+    Until Ctrl-C, so many steps, or so many seconds.
+    """
     address = find_control_address(control_address, run_dir.expanduser().absolute())
     recording = Recording(_create(out), steps)
     failure: CliError | None = None

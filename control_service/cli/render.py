@@ -109,9 +109,11 @@ def with_error(value: float, standard_error: float) -> str:
 
 
 def policy_text(engine: admin_pb2.EngineStatus) -> str:
-    """`static (num_steps=3)`."""
+    """`static (num_steps=3)`, and for how long, if not for good."""
     parameters = ", ".join(f"{name}={value}" for name, value in sorted(engine.policy_parameters.items()))
-    return f"{engine.policy} ({parameters})" if parameters else engine.policy
+    text = f"{engine.policy} ({parameters})" if parameters else engine.policy
+    left_s = engine.policy_hold_left_ms / 1e3
+    return f"{text} for {left_s:.0f} s more" if left_s else text
 
 
 def mode_text(mode: control_pb2.Mode, canary_percent: int) -> str:

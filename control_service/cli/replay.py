@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ from control_service.store.step_trace import StepTraceError, read_step_trace
 TABLE_WIDTH = 190
 CANDIDATES = "0,1,2,3,5,7"
 CONCURRENCY = "1,4,16,64,128"
+STDOUT = Path("-")
 
 
 def replay(
@@ -93,11 +95,18 @@ def replay(
             " factors on all step times, drawn anew after so many seconds on average."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes to run on.")] = os.cpu_count() or 1,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes to run on. Default: one a core.")
+    ] = None,
     every_fixed: Annotated[bool, typer.Option("--every-fixed", help="Show all fixed lengths.")] = False,
-    as_json: Annotated[Path | None, typer.Option("--json", help="Write all results here.")] = None,
+    as_json: Annotated[
+        Path | None,
+        typer.Option("--json", help="Write all results here as JSON; -: on stdout, instead of the tables."),
+    ] = None,
 ) -> None:
-    """Run policies on acceptance traces in virtual time and compare them with fixed lengths and bounds.
+    """Compare policies on acceptance traces, in virtual time.
+
+    They are shown beside fixed lengths and bounds.
 
     The control service's own session decides, from what it would see online: accepted drafts of what
     was proposed, and noisy step times, late. Runs are counted from their first, cold step.
@@ -131,9 +140,13 @@ def replay(
             policies=tuple(dict.fromkeys(policy or ["goodput"])),
             seeds=parse.parse_seeds(seeds),
         )
-    rows = summarise(plan, _run(plan, workers))
+    rows = summarise(plan, _run(plan, workers or os.cpu_count() or 1))
     if as_json is not None:
-        as_json.write_text(json.dumps([row.plain() for row in rows], indent=1) + "\n", encoding="utf-8")
+        text = json.dumps([row.plain() for row in rows], indent=1) + "\n"
+        if as_json == STDOUT:
+            sys.stdout.write(text)
+            return
+        as_json.write_text(text, encoding="utf-8")
     _print(rows, plan.cells[0].traces, every_fixed=every_fixed)
 
 

@@ -13,7 +13,8 @@ from typing import Final
 
 import psutil
 
-from control_service.cli.errors import CliError, ExitCode
+from control_service.cli.errors import CliError, ExitCode, usage_error
+from control_service.server.address import Address, AddressError
 
 STATE_FILE: Final = "state.json"
 DEFAULT_RUN_DIR: Final = ".run"
@@ -65,11 +66,18 @@ def remove_state(run_dir: Path) -> None:
 
 
 def find_control_address(explicit: str | None, run_dir: Path) -> str:
-    """The service to talk to: as told, else the one of the run in `run_dir`. Raises `CliError`."""
+    """The service to talk to. Raises `CliError`.
+
+    As told; else the one of the run in `run_dir`; else one that was started alone and listens at its
+    default address.
+    """
     if explicit:
-        return explicit
+        return _checked(explicit)
     state = read_state(run_dir)
     if state is None:
+        alone = service_alone()
+        if alone is not None:
+            return alone
         raise CliError(
             f"no run of `turbospec up` in {run_dir}; start one, or name it with --run-dir or the service "
             "with --control-address",
@@ -78,6 +86,21 @@ def find_control_address(explicit: str | None, run_dir: Path) -> str:
     if not state.control_address:
         raise CliError(f"the run in {run_dir} is not under control (--algorithm NONE)", ExitCode.UNREACHABLE)
     return state.control_address
+
+
+def service_alone() -> str | None:
+    """Where `turbospec control` listens unless it is told otherwise, if a socket is there."""
+    from control_service.settings import default_socket_path  # noqa: PLC0415  (brings pydantic along)
+
+    path = default_socket_path()
+    return f"unix:{path}" if path.is_socket() else None
+
+
+def _checked(address: str) -> str:
+    try:
+        return str(Address.parse(address))
+    except AddressError as error:
+        raise usage_error("--control-address", address, "unix:/absolute/path or host:port") from error
 
 
 @contextmanager

@@ -14,6 +14,8 @@ MAX_CANDIDATES = 32
 MAX_BATCH = 65_536
 MAX_GRAPH_SIZES = 512
 MAX_CONTEXT_TOKENS = 1 << 40
+# What the wire contract's own messages can carry on.
+MAX_WAITING_REQUESTS = (1 << 32) - 1
 MAX_STEP_SECONDS = 60.0
 MAX_MICROSECONDS = 60e6
 _TEXTS = (
@@ -117,7 +119,9 @@ def rejection_cause(step: StepObservation, profile: EngineProfile) -> str | None
         return cause
     if step.source not in SOURCES:
         return "decision_source"
-    if min(step.waiting_requests, step.dropped_records, step.decision_id, step.dropped_asks) < 0:
+    if not 0 <= step.waiting_requests <= MAX_WAITING_REQUESTS:
+        return "counts"
+    if min(step.dropped_records, step.decision_id, step.dropped_asks) < 0:
         return "counts"
     for value in (step.control_us, step.decision_wait_us):
         if not math.isfinite(value) or not 0.0 <= value <= MAX_MICROSECONDS:

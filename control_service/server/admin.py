@@ -17,6 +17,7 @@ from control_service.server.convert import (
     models_to_proto,
     status_to_proto,
 )
+from control_service.server.holds import HOLD_MAX_MS, PolicyHolds
 from control_service.server.watch import StepWatchers, TooManyWatchersError, WatchedStep
 from control_service.server.wire import observed_step_to_proto, profile_to_proto
 from turbospec.v1 import admin_pb2, admin_pb2_grpc
@@ -41,6 +42,7 @@ class AdminServicer(admin_pb2_grpc.SpeculationAdminServiceServicer):
         self._version = version
         self._clock = clock
         self._started_s = clock()
+        self._holds = PolicyHolds(registry)
 
     async def ListEngines(
         self, request: admin_pb2.ListEnginesRequest, context: Context
@@ -49,7 +51,10 @@ class AdminServicer(admin_pb2_grpc.SpeculationAdminServiceServicer):
         return admin_pb2.ListEnginesResponse(
             service_version=self._version,
             uptime_ms=int((self._clock() - self._started_s) * 1e3),
-            engines=[status_to_proto(entry) for entry in self._registry],
+            engines=[
+                status_to_proto(entry, self._holds.left_ms(entry.session.profile.engine_id))
+                for entry in self._registry
+            ],
         )
 
     async def GetEngineModels(
@@ -93,13 +98,20 @@ class AdminServicer(admin_pb2_grpc.SpeculationAdminServiceServicer):
     ) -> admin_pb2.SetPolicyResponse:
         """Takes effect with the next request."""
         entry = await self._entry(request.engine_id, context)
+        if request.hold_for_ms > HOLD_MAX_MS:
+            error = InvalidFieldError("hold_for_ms", request.hold_for_ms, f"at most {HOLD_MAX_MS}")
+            await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         try:
             policy = make_policy(request.policy, dict(request.parameters), entry.session.profile)
         except InvalidFieldError as error:
             await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        entry.session.set_policy(policy, request.parameters)
+        self._holds.set_policy(entry, policy, request.parameters, request.hold_for_ms)
         _log.info(
-            "policy_set", engine_id=request.engine_id, policy=policy.name, parameters=dict(request.parameters)
+            "policy_set",
+            engine_id=request.engine_id,
+            policy=policy.name,
+            parameters=dict(request.parameters),
+            hold_for_ms=request.hold_for_ms,
         )
         return admin_pb2.SetPolicyResponse(policy=policy.name)
 

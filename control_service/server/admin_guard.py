@@ -60,7 +60,7 @@ _WRONG_TOKEN = _Denial(
 )
 
 
-class AdminGuard(grpc.aio.ServerInterceptor):
+class AdminGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
     """Refuses admin rpcs that come over TCP without the token; others pass untouched.
 
     `open_without_token`: a missing `token_file` lets everybody in, for a service that only this machine can

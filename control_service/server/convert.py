@@ -40,7 +40,7 @@ def lease_to_proto(lease: Lease) -> control_pb2.DecideResponse:
     )
 
 
-def status_to_proto(entry: EngineEntry) -> admin_pb2.EngineStatus:
+def status_to_proto(entry: EngineEntry, policy_hold_left_ms: int) -> admin_pb2.EngineStatus:
     """One engine as an operator sees it."""
     session, counters = entry.session, entry.session.counters
     rates = counters.window.rates()
@@ -57,6 +57,7 @@ def status_to_proto(entry: EngineEntry) -> admin_pb2.EngineStatus:
         canary_percent=session.canary_percent,
         policy=session.policy.name,
         policy_parameters=session.policy_parameters,
+        policy_hold_left_ms=policy_hold_left_ms,
         model_generation=session.models.generation,
         step_index=newest.step_index if newest else 0,
         batch_size=newest.batch_size if newest else 0,

@@ -58,9 +58,12 @@ class Listener:
         return address if address.is_unix else address.with_port(port)
 
     def _add_port(self, address: Address) -> int:
+        port: int
         if address.is_unix or self._identity is None:
-            return self.server.add_insecure_port(str(address))
-        return self.server.add_secure_port(str(address), self._identity.server_credentials())
+            port = self.server.add_insecure_port(str(address))
+        else:
+            port = self.server.add_secure_port(str(address), self._identity.server_credentials())
+        return port
 
 
 def make_server(

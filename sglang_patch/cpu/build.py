@@ -52,18 +52,22 @@ def cache_directory() -> Path:
     return Path(root) / "kernels"
 
 
+def library_path(directory: Path | None = None, sources: Path = SOURCE_DIRECTORY) -> Path:
+    """Where the compiled kernels are, or will be once they are wanted."""
+    return (directory or cache_directory()) / f"turbospec_cpu-{_fingerprint(sources)}.so"
+
+
 def library(directory: Path | None = None, sources: Path = SOURCE_DIRECTORY) -> Path:
     """Path of the compiled kernels, compiling them if this machine has not yet.
 
     Raises:
         BuildError: no compiler, or it failed.
     """
-    directory = directory or cache_directory()
-    target = directory / f"turbospec_cpu-{_fingerprint(sources)}.so"
+    target = library_path(directory, sources)
     if target.exists():
         return target
-    directory.mkdir(parents=True, exist_ok=True)
-    with _locked(directory / "build.lock"):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.parent / "build.lock"):
         if not target.exists():
             _build(sources, target)
     return target

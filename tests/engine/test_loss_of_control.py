@@ -1,41 +1,21 @@
-"""The control service dies in the middle of a run: same outputs, length 0, and control again by itself."""
+"""The control service dies, then hangs, in mid run: same outputs, length 0, and control again by itself."""
 
 import threading
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import grpc
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
-
 from tests.engine.conftest import CANDIDATES, Launch
+from tests.support.collector import Collector
 from tests.support.control_process import ControlProcess
-from tests.support.scripted_service import ScriptedService
 from tests.support.wait import eventually
 from turbospec.v1 import telemetry as names
 
 VALID_FOR_STEPS = 16
+STEADY_STEPS = 30
 
 
-class TeeCollector(ScriptedService):
-    """A collector between engine and service: keeps what passes, forwards it while the service lives."""
-
-    def __init__(self, service_address: str) -> None:
-        super().__init__(lambda step: 0)
-        self._channel = grpc.insecure_channel(service_address)
-        self._next = TraceServiceStub(self._channel)
-
-    def Export(self, request: Any, context: Any) -> Any:
-        with suppress(grpc.RpcError):
-            self._next.Export(request, timeout=1)
-        return super().Export(request, context)
-
-    def sources(self) -> list[str]:
-        return [span[names.DECISION_SOURCE] for span in self.spans()]
-
-
-def test_sigkill_and_restart_in_mid_run(
+def test_sigkill_restart_and_sigstop_in_mid_run(
     launch: Launch,
     prompts: list[str],
     plain_outputs: list[list[int]],
@@ -43,7 +23,7 @@ def test_sigkill_and_restart_in_mid_run(
 ) -> None:
     service = ControlProcess(tmp_path, valid_for_steps=VALID_FOR_STEPS)
     service.start()
-    collector = TeeCollector(service.address)
+    collector = Collector(service.address)
     environment = {
         "TURBOSPEC_CONTROL_ADDRESS": service.address,
         "TURBOSPEC_OTLP_ADDRESS": collector.start(tmp_path / "otlp.sock"),
@@ -61,11 +41,15 @@ def test_sigkill_and_restart_in_mid_run(
     client = threading.Thread(target=load)
     client.start()
     try:
-        assert eventually(lambda: collector.sources().count(names.SOURCE_LEASE) > 50, 60)
+        assert eventually(lambda: newest(collector) == [names.SOURCE_LEASE] * STEADY_STEPS, 60)
         service.kill()
-        assert eventually(lambda: collector.sources()[-30:] == [names.SOURCE_FALLBACK] * 30, 60)
+        assert eventually(lambda: newest(collector) == [names.SOURCE_FALLBACK] * STEADY_STEPS, 60)
         service.start()
-        assert eventually(lambda: collector.sources()[-30:] == [names.SOURCE_LEASE] * 30, 60)
+        assert eventually(lambda: newest(collector) == [names.SOURCE_LEASE] * STEADY_STEPS, 60)
+        service.pause()
+        assert eventually(lambda: newest(collector) == [names.SOURCE_FALLBACK] * STEADY_STEPS, 60)
+        service.resume()
+        assert eventually(lambda: newest(collector) == [names.SOURCE_LEASE] * STEADY_STEPS, 60)
     finally:
         stop.set()
         client.join()
@@ -82,6 +66,11 @@ def test_sigkill_and_restart_in_mid_run(
     assert_no_lease_outlives_its_steps(spans)
     # A dead service costs one deadline at most, then nothing.
     assert sum(span[names.DECISION_WAIT_US] > 0 for span in longest_loss(spans)) <= 1
+
+
+def newest(collector: Collector) -> list[str]:
+    """Where the lengths of the newest steps came from."""
+    return [span[names.DECISION_SOURCE] for span in collector.spans()[-STEADY_STEPS:]]
 
 
 def assert_no_lease_outlives_its_steps(spans: list[dict[str, Any]]) -> None:

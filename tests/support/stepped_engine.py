@@ -13,12 +13,14 @@ from turbospec.v1.control_pb2 import EngineProfile
 
 CANDIDATES = (0, 1, 3, 5)
 STEP_S = 0.001
+ENGINE_ID = "test"
 
 
 class SteppedEngine:
     """Real board, real agent process, real wire; only the forward pass is a nap."""
 
-    def __init__(self, address: str, **env: str) -> None:
+    def __init__(self, address: str, *, step_s: float = STEP_S, **env: str) -> None:
+        self._step_s = step_s
         config = EngineConfig.from_env(
             {
                 "TURBOSPEC_CONTROL_ADDRESS": address,
@@ -30,7 +32,7 @@ class SteppedEngine:
         assert config is not None
         self.control = StepControl(config, CANDIDATES, launch_num_steps=5)
         self.profile = EngineProfile(
-            engine_id="test",
+            engine_id=ENGINE_ID,
             epoch=11,
             sglang_version="0.5.23",
             plugin_version="0",
@@ -53,12 +55,14 @@ class SteppedEngine:
     def step(self, batch_size: int = 2) -> StepRecord:
         start_ns = time.monotonic_ns()
         record = self.control.begin(batch_size, 50 * batch_size, 0, start_ns, idled=False)
+        record.control_ns = time.monotonic_ns() - start_ns - record.decision.wait_ns
         length = self.control.num_steps
-        time.sleep(STEP_S)
+        time.sleep(self._step_s)
+        returned_ns = time.monotonic_ns()
         self.control.launched(record, length)
         record.first_step = [False] * batch_size
         record.after_full_accept = [False] * batch_size
-        record.control_ns = 1_000
+        record.control_ns += time.monotonic_ns() - returned_ns
         accepted = [min(length, 1)] + [0] * (batch_size - 1)
         self.control.processed(record, accepted, time.monotonic_ns())
         return record

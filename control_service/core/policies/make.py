@@ -33,6 +33,11 @@ def make_policy(name: str, parameters: dict[str, str], profile: EngineProfile) -
     return factory(dict(parameters), profile)
 
 
+def policy_names() -> tuple[str, ...]:
+    """What `make_policy` knows."""
+    return tuple(sorted(_FACTORIES))
+
+
 def _goodput(parameters: dict[str, str], profile: EngineProfile) -> Policy:
     text = parameters.pop("itl_target_ms", None)
     no_more(parameters, "goodput", ("itl_target_ms",))

@@ -11,7 +11,7 @@ FORMS: Final = (
     "goodput, static:K (always K), schedule:table=SIZE:K,SIZE:K,... (by batch size), ema (SGLang's own rule;"
     " ema:config=JSON for another table), turbospec (the published algorithm; turbospec:acceptance=drafted)"
 )
-_NEEDING_PARAMETERS = ("schedule", "static")
+NEEDING_PARAMETERS: Final = ("schedule", "static")
 _NAME = re.compile(r"[a-z_]+")
 # A comma separates parameters only where another one follows: tables and JSON have commas too.
 _SEPARATOR = re.compile(r",(?=[a-z_]+=)")
@@ -24,7 +24,7 @@ def parse_policy(text: str) -> tuple[str, dict[str, str]]:
     ('schedule', {'table': '1:5,8:0'})
     """
     name, colon, rest = text.partition(":")
-    if not _NAME.fullmatch(name) or (not rest and (colon or name in _NEEDING_PARAMETERS)):
+    if not _NAME.fullmatch(name) or (not rest and (colon or name in NEEDING_PARAMETERS)):
         raise InvalidFieldError("policy", text, FORMS)
     if name == "static" and rest and "=" not in rest:
         return name, {"num_steps": rest}

@@ -14,12 +14,12 @@ from control_service.server.web.history import EngineHistory, Second
 from turbospec.v1 import telemetry
 
 PAYS_WINDOW_S = 30
-CONTROL_WINDOW_S = 60
 # No step for so long: the engine has nothing to do.
 IDLE_S = 10
 # Reports lag what is asked by a few steps, never by so many.
 UNREPORTED_STEPS = 64
-# A lease missed now and then costs next to nothing.
+# A lease missed now and then costs next to nothing, and those missed while connecting are past.
+LEASES_WINDOW_S = 15
 FALLBACK_SHARE = 0.02
 FALLBACK_STEPS_MIN = 5
 # Below this share of its steps an engine does not speculate, it looks whether that would pay.
@@ -70,7 +70,7 @@ def verdict_of(entry: EngineEntry, history: EngineHistory, now_s: float) -> Verd
     return (
         _out_of_control(entry, history, now_s)
         or _by_operator(session)
-        or _by_leases(history.total(now_s - CONTROL_WINDOW_S))
+        or _by_leases(history.total(now_s - LEASES_WINDOW_S))
         or _by_decision(session)
         or _by_gain(session, history.total(now_s - PAYS_WINDOW_S))
     )
@@ -123,7 +123,10 @@ def _by_leases(recent: Second) -> Verdict | None:
     share = recent.fallback_steps / max(recent.steps, 1)
     if share <= FALLBACK_SHARE or recent.fallback_steps < FALLBACK_STEPS_MIN:
         return None
-    text = f"{share:.0%} of the last minute's steps had no valid lease in time and ran without speculation."
+    text = (
+        f"{share:.0%} of the steps of the last {LEASES_WINDOW_S} s had no valid lease in time"
+        " and ran without speculation."
+    )
     return Verdict(Level.WARN, "Losing leases", text)
 
 

@@ -12,16 +12,11 @@ from control_service.server.web.decisions_view import decisions_view, newest_dec
 from control_service.server.web.history import Second, StepHistory
 from control_service.server.web.models_view import acceptance_view, step_time_view
 from control_service.server.web.values import Json, counts, number
-from control_service.server.web.verdict import (
-    CONTROL_WINDOW_S,
-    PAYS_WINDOW_S,
-    Verdict,
-    gain_of,
-    verdict_of,
-)
+from control_service.server.web.verdict import PAYS_WINDOW_S, Verdict, gain_of, verdict_of
 
 # An answer must stay small, however many engines there are.
 ENGINES_LISTED_MAX = 200
+CONTROL_WINDOW_S = 60
 
 
 class UnknownEngineError(LookupError):

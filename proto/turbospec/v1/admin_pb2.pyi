@@ -22,7 +22,7 @@ class ListEnginesResponse(_message.Message):
     def __init__(self, service_version: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., engines: _Optional[_Iterable[_Union[EngineStatus, _Mapping]]] = ...) -> None: ...
 
 class EngineStatus(_message.Message):
-    __slots__ = ("profile", "profile_hash", "connected", "mode", "canary_percent", "policy", "model_generation", "step_index", "batch_size", "context_tokens", "num_steps", "decisions_total", "steps_total", "committed_tokens_total", "draft_tokens_total", "accepted_tokens_total", "switches_total", "steps_by_source", "fallbacks_by_reason", "steps_by_num_steps", "drops_by_cause", "acceptance_rate", "mean_accepted_length_tokens", "goodput_tokens_per_s", "predicted_goodput_tokens_per_s", "predicted_goodput_without_speculation_tokens_per_s", "step_control_us", "decision_wait_us", "answer_us", "policy_parameters")
+    __slots__ = ("profile", "profile_hash", "connected", "mode", "canary_percent", "policy", "model_generation", "step_index", "batch_size", "context_tokens", "num_steps", "decisions_total", "steps_total", "committed_tokens_total", "draft_tokens_total", "accepted_tokens_total", "switches_total", "steps_by_source", "fallbacks_by_reason", "steps_by_num_steps", "drops_by_cause", "acceptance_rate", "mean_accepted_length_tokens", "goodput_tokens_per_s", "predicted_goodput_tokens_per_s", "predicted_goodput_without_speculation_tokens_per_s", "step_control_us", "decision_wait_us", "answer_us", "policy_parameters", "policy_hold_left_ms")
     class StepsBySourceEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -88,6 +88,7 @@ class EngineStatus(_message.Message):
     DECISION_WAIT_US_FIELD_NUMBER: _ClassVar[int]
     ANSWER_US_FIELD_NUMBER: _ClassVar[int]
     POLICY_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_HOLD_LEFT_MS_FIELD_NUMBER: _ClassVar[int]
     profile: _control_pb2.EngineProfile
     profile_hash: str
     connected: bool
@@ -118,7 +119,8 @@ class EngineStatus(_message.Message):
     decision_wait_us: Quantiles
     answer_us: Quantiles
     policy_parameters: _containers.ScalarMap[str, str]
-    def __init__(self, profile: _Optional[_Union[_control_pb2.EngineProfile, _Mapping]] = ..., profile_hash: _Optional[str] = ..., connected: _Optional[bool] = ..., mode: _Optional[_Union[_control_pb2.Mode, str]] = ..., canary_percent: _Optional[int] = ..., policy: _Optional[str] = ..., model_generation: _Optional[int] = ..., step_index: _Optional[int] = ..., batch_size: _Optional[int] = ..., context_tokens: _Optional[int] = ..., num_steps: _Optional[int] = ..., decisions_total: _Optional[int] = ..., steps_total: _Optional[int] = ..., committed_tokens_total: _Optional[int] = ..., draft_tokens_total: _Optional[int] = ..., accepted_tokens_total: _Optional[int] = ..., switches_total: _Optional[int] = ..., steps_by_source: _Optional[_Mapping[str, int]] = ..., fallbacks_by_reason: _Optional[_Mapping[str, int]] = ..., steps_by_num_steps: _Optional[_Mapping[int, int]] = ..., drops_by_cause: _Optional[_Mapping[str, int]] = ..., acceptance_rate: _Optional[float] = ..., mean_accepted_length_tokens: _Optional[float] = ..., goodput_tokens_per_s: _Optional[float] = ..., predicted_goodput_tokens_per_s: _Optional[float] = ..., predicted_goodput_without_speculation_tokens_per_s: _Optional[float] = ..., step_control_us: _Optional[_Union[Quantiles, _Mapping]] = ..., decision_wait_us: _Optional[_Union[Quantiles, _Mapping]] = ..., answer_us: _Optional[_Union[Quantiles, _Mapping]] = ..., policy_parameters: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    policy_hold_left_ms: int
+    def __init__(self, profile: _Optional[_Union[_control_pb2.EngineProfile, _Mapping]] = ..., profile_hash: _Optional[str] = ..., connected: _Optional[bool] = ..., mode: _Optional[_Union[_control_pb2.Mode, str]] = ..., canary_percent: _Optional[int] = ..., policy: _Optional[str] = ..., model_generation: _Optional[int] = ..., step_index: _Optional[int] = ..., batch_size: _Optional[int] = ..., context_tokens: _Optional[int] = ..., num_steps: _Optional[int] = ..., decisions_total: _Optional[int] = ..., steps_total: _Optional[int] = ..., committed_tokens_total: _Optional[int] = ..., draft_tokens_total: _Optional[int] = ..., accepted_tokens_total: _Optional[int] = ..., switches_total: _Optional[int] = ..., steps_by_source: _Optional[_Mapping[str, int]] = ..., fallbacks_by_reason: _Optional[_Mapping[str, int]] = ..., steps_by_num_steps: _Optional[_Mapping[int, int]] = ..., drops_by_cause: _Optional[_Mapping[str, int]] = ..., acceptance_rate: _Optional[float] = ..., mean_accepted_length_tokens: _Optional[float] = ..., goodput_tokens_per_s: _Optional[float] = ..., predicted_goodput_tokens_per_s: _Optional[float] = ..., predicted_goodput_without_speculation_tokens_per_s: _Optional[float] = ..., step_control_us: _Optional[_Union[Quantiles, _Mapping]] = ..., decision_wait_us: _Optional[_Union[Quantiles, _Mapping]] = ..., answer_us: _Optional[_Union[Quantiles, _Mapping]] = ..., policy_parameters: _Optional[_Mapping[str, str]] = ..., policy_hold_left_ms: _Optional[int] = ...) -> None: ...
 
 class Quantiles(_message.Message):
     __slots__ = ("count", "p50", "p99", "max")
@@ -284,7 +286,7 @@ class SetModeResponse(_message.Message):
     def __init__(self, mode: _Optional[_Union[_control_pb2.Mode, str]] = ..., canary_percent: _Optional[int] = ...) -> None: ...
 
 class SetPolicyRequest(_message.Message):
-    __slots__ = ("engine_id", "policy", "parameters")
+    __slots__ = ("engine_id", "policy", "parameters", "hold_for_ms")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -295,10 +297,12 @@ class SetPolicyRequest(_message.Message):
     ENGINE_ID_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    HOLD_FOR_MS_FIELD_NUMBER: _ClassVar[int]
     engine_id: str
     policy: str
     parameters: _containers.ScalarMap[str, str]
-    def __init__(self, engine_id: _Optional[str] = ..., policy: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    hold_for_ms: int
+    def __init__(self, engine_id: _Optional[str] = ..., policy: _Optional[str] = ..., parameters: _Optional[_Mapping[str, str]] = ..., hold_for_ms: _Optional[int] = ...) -> None: ...
 
 class SetPolicyResponse(_message.Message):
     __slots__ = ("policy",)

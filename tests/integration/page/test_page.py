@@ -113,7 +113,7 @@ def quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-@pytest.mark.parametrize("screen", [LIGHT, DARK, {**LIGHT, **PHONE}, {**DARK, **PHONE}], indirect=True)
+@pytest.mark.parametrize("screen", [LIGHT, {**DARK, **PHONE}], indirect=True, ids=["light", "dark phone"])
 def test_it_fits_its_window_and_everyone_can_read_it(opened: Screen) -> None:
     for figure in ("length-chart", "step-chart"):
         rows_of(opened, figure)

@@ -3,7 +3,6 @@
 import itertools
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,8 @@ from tests.support.wait import eventually
 from turbospec.v1 import telemetry as names
 from turbospec.v1.control_pb2 import DecideResponse, Tier
 
-# Far below any step deadline's cost of waiting for a service, far above that of starting a thread.
-AT_ONCE_S = 0.5
+# Below every time limit that the network is given, far above what it takes to start a thread.
+AT_ONCE_S = 0.9
 
 
 @pytest.fixture
@@ -61,6 +60,7 @@ def test_a_stopped_service_is_noticed_given_up_and_found_again(service: ControlP
         assert eventually(lambda: (waited.append(engine.step()), state(engine) == names.LINK_OPEN)[1])
         assert sum(record.decision.wait_ns > 0 for record in waited) <= 1, "one deadline, then nothing"
         assert stepping_until(engine, names.LINK_CONNECTING), "the silent stream is given up"
+        at_once(service.address)
         os.kill(pid_of(service), signal.SIGCONT)
         assert stepping_until(engine, names.LINK_FRESH)
         assert engine.run_until(names.SOURCE_LEASE) < 100
@@ -82,14 +82,7 @@ def test_an_idle_engine_keeps_its_stream_and_its_lease(service: ControlProcess, 
         assert names.SOURCES[record.decision.source] == names.SOURCE_LEASE
         assert record.decision.wait_ns == 0
         assert (tmp_path / "control.log").read_text().count("engine_connected") == 1
-    finally:
-        engine.control.close()
-
-
-def test_the_first_step_after_idling_with_a_stopped_service_does_not_wait(service: ControlProcess) -> None:
-    engine = started(service.address)
-    try:
-        assert stepping_until(engine, names.LINK_FRESH, 30)
+        # And if the service dies meanwhile, the first step afterwards does not wait to find out.
         engine.control.idle()
         os.kill(pid_of(service), signal.SIGSTOP)
         assert eventually(lambda: state(engine) == names.LINK_STALE), "noticed though no step has asked"
@@ -99,20 +92,20 @@ def test_the_first_step_after_idling_with_a_stopped_service_does_not_wait(servic
         engine.control.close()
 
 
-@pytest.mark.parametrize("fault", ["absent", "stopped"])
-def test_nothing_waits_for_the_service_at_start_or_end(
-    fault: str, service: ControlProcess, tmp_path: Path
-) -> None:
-    address = service.address if fault == "stopped" else f"unix:{tmp_path}/nobody.sock"
-    os.kill(pid_of(service), signal.SIGSTOP)
-    engine = SteppedEngine(address)
+def at_once(address: str) -> None:
+    """Start, a step and the end of an engine take no time, and its agent ends by itself."""
+    engine = SteppedEngine(address, TURBOSPEC_STEP_DEADLINE_US="2000")
     for call in (engine.start, engine.step, engine.control.close):
         begun_s = time.monotonic()
         call()
         assert time.monotonic() - begun_s < AT_ONCE_S, call
     agent = engine.control._agent
     assert agent is not None
-    assert eventually(lambda: not agent._thread.is_alive()), "the agent ends by itself"
+    assert eventually(lambda: not agent._thread.is_alive())
+
+
+def test_nothing_waits_for_a_service_that_is_absent(tmp_path: Path) -> None:
+    at_once(f"unix:{tmp_path}/nobody.sock")
 
 
 class EveryOther(ScriptedService):
@@ -175,11 +168,19 @@ class Giant(ScriptedService):
             yield answer
 
 
-def agent_bytes(engine: SteppedEngine) -> int:
+def of_agent(engine: SteppedEngine) -> Path:
+    """What the kernel knows of the agent process."""
     assert engine.control._agent is not None
     assert engine.control._agent._process is not None
-    status = Path(f"/proc/{engine.control._agent._process.pid}/statm").read_text()
-    return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return Path(f"/proc/{engine.control._agent._process.pid}")
+
+
+def agent_bytes(engine: SteppedEngine) -> int:
+    return int((of_agent(engine) / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def agent_threads(engine: SteppedEngine) -> int:
+    return len(list((of_agent(engine) / "task").iterdir()))
 
 
 @pytest.mark.parametrize("kind", [Flooding, Giant])
@@ -209,12 +210,14 @@ def test_a_service_that_answers_once_and_ends_is_not_called_ever_faster(tmp_path
     service = CrashLoop(lambda step: 3)
     engine = started(service.start(tmp_path / "loop.sock"))
     try:
-        assert eventually(lambda: (engine.step(), len(service.profiles) >= 1)[1], 30)
+        assert eventually(lambda: (engine.step(), len(service.profiles) > 2)[1], 30)
+        threads = agent_threads(engine)
         begun, begun_s = len(service.profiles), time.monotonic()
-        while time.monotonic() < begun_s + 5:
+        while time.monotonic() < begun_s + 4:
             engine.step()
-        # Half of the longest pause on average, once the pauses have grown: far from one a back-off of 50 ms.
-        assert len(service.profiles) - begun < 40
+        # The pauses grow to half a second on average; without that there would be forty a second.
+        assert 2 < len(service.profiles) - begun < 40
+        assert agent_threads(engine) <= threads + 4, "a stream that has ended leaves none behind"
     finally:
         engine.control.close()
         service.stop()
@@ -247,24 +250,6 @@ def test_switches_turn_an_engine_at_run_time_without_a_service(tmp_path: Path) -
         assert stepping_until(engine, names.LINK_FRESH)
         assert len(service.profiles) == 1, "the stream was kept all along"
         assert eventually(lambda: names.LINK_DISABLED in {span[names.LINK_STATE] for span in service.spans()})
-    finally:
-        engine.control.close()
-        service.stop()
-
-
-def test_threads_do_not_pile_up_over_many_streams(tmp_path: Path) -> None:
-    service = CrashLoop(lambda step: 3)
-    engine = started(service.start(tmp_path / "loop.sock"))
-    before = threading.active_count()
-    try:
-        assert eventually(lambda: (engine.step(), len(service.profiles) > 3)[1], 30)
-        assert engine.control._agent is not None
-        assert engine.control._agent._process is not None
-        tasks = Path(f"/proc/{engine.control._agent._process.pid}/task")
-        first = len(list(tasks.iterdir()))
-        assert eventually(lambda: (engine.step(), len(service.profiles) > 10)[1], 30)
-        assert len(list(tasks.iterdir())) <= first + 4
-        assert threading.active_count() <= before + 8
     finally:
         engine.control.close()
         service.stop()

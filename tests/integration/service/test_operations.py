@@ -172,6 +172,12 @@ async def test_a_change_of_mode_or_policy_replaces_the_lease_in_force(
             "INVALID_ARGUMENT",
             "parameters",
         ),
+        (
+            "SetPolicy",
+            admin_pb2.SetPolicyRequest(engine_id="engine-a", policy="goodput", hold_for_ms=86_400_001),
+            "INVALID_ARGUMENT",
+            "hold_for_ms",
+        ),
     ],
 )
 async def test_wrong_admin_requests_name_the_field(

@@ -14,6 +14,7 @@ import grpc
 import pytest
 
 from control_service.cli.errors import ExitCode
+from control_service.cli.profile import HOLD_SPARE_S
 from control_service.cli.profile_load import ANSWER_TOKENS
 from control_service.server.app import ControlService
 from tests.integration.service.synthetic_engine import (
@@ -170,6 +171,42 @@ async def test_told_to_stop_it_puts_the_policy_back(
     process.send_signal(number)
     await ended(process)
     assert await policy_of(admin) == ("static", before)
+
+
+async def test_killed_it_leaves_a_policy_that_ends_by_itself(
+    engine: SyntheticEngine, endpoint: Endpoint, unix_target: str, admin: Admin
+) -> None:
+    """Nobody is left to put the policy back: the service does, when the hold is over."""
+    process = await profiling(unix_target, endpoint, "--steps", "1000", "--cell-seconds", "2")
+    async with asyncio.timeout(TIMEOUT_S):
+        while (await policy_of(admin))[0] != "static" or not endpoint.running:
+            await asyncio.sleep(0.01)
+    process.kill()
+    await ended(process)
+    left_ms = (await admin.ListEngines(admin_pb2.ListEnginesRequest())).engines[0].policy_hold_left_ms
+    assert 0 < left_ms <= (2 + HOLD_SPARE_S) * 1e3
+    # The rest of the hold, shortened: setting it again keeps what was before.
+    request = admin_pb2.SetPolicyRequest(
+        engine_id="engine-a", policy="static", parameters={"num_steps": "1"}, hold_for_ms=50
+    )
+    await admin.SetPolicy(request)
+    async with asyncio.timeout(TIMEOUT_S):
+        while await policy_of(admin) != ("goodput", {}):
+            await asyncio.sleep(0.01)
+
+
+async def test_a_policy_that_was_set_for_a_while_is_put_back_for_the_rest_of_it(
+    engine: SyntheticEngine, endpoint: Endpoint, unix_target: str, admin: Admin
+) -> None:
+    request = admin_pb2.SetPolicyRequest(
+        engine_id="engine-a", policy="static", parameters={"num_steps": "2"}, hold_for_ms=600_000
+    )
+    await admin.SetPolicy(request)
+    code, _, err = await ended(await profiling(unix_target, endpoint, "--batch-sizes", "1", "--steps", "2"))
+    assert code == ExitCode.DONE, err
+    assert await policy_of(admin) == ("static", {"num_steps": "2"})
+    left_ms = (await admin.ListEngines(admin_pb2.ListEnginesRequest())).engines[0].policy_hold_left_ms
+    assert 0 < left_ms < 600_000
 
 
 async def test_an_endpoint_that_refuses_is_quoted_and_the_policy_put_back(

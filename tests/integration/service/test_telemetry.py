@@ -103,6 +103,7 @@ async def test_good_spans_are_counted_and_learned(unix_target: str, session: Eng
         ({"decision_source": "oracle"}, "decision_source"),
         ({"decision_id": -1}, "counts"),
         ({"waiting_requests": -1}, "counts"),
+        ({"waiting_requests": 1 << 32}, "counts"),
         ({"dropped_records": -1}, "counts"),
         ({"control_us": NAN}, "control_times"),
         ({"decision_wait_us": INFINITY}, "control_times"),

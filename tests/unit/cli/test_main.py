@@ -212,9 +212,12 @@ def test_mode_is_set(service: RecordingService, word: str, mode: control_pb2.Mod
 def test_policy_is_set(service: RecordingService) -> None:
     assert run(service, "policy", "host:1", "static:3").exit_code == ExitCode.DONE
     assert run(service, "policy", "host:1", "goodput").exit_code == ExitCode.DONE
+    held = run(service, "policy", "host:1", "goodput", "--for", "1.5")
+    assert "policy goodput for 1.5 s" in held.stdout
     assert service.asked == [
         admin_pb2.SetPolicyRequest(engine_id="host:1", policy="static", parameters={"num_steps": "3"}),
         admin_pb2.SetPolicyRequest(engine_id="host:1", policy="goodput"),
+        admin_pb2.SetPolicyRequest(engine_id="host:1", policy="goodput", hold_for_ms=1_500),
     ]
 
 
@@ -234,10 +237,37 @@ def test_a_service_that_is_not_there_is_said_to_be_unreachable() -> None:
     assert "no control service answers at unix:/nowhere/control.sock" in result.stderr
 
 
-def test_without_a_run_the_user_is_told_how_to_find_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["somewhere", "unix:relative", "host:port", "host:99999"])
+def test_an_address_that_is_none_is_refused_before_anything_is_asked(address: str) -> None:
+    result = CliRunner().invoke(app, ["status", "--control-address", address])
+    assert result.exit_code == ExitCode.USAGE
+    assert f"--control-address is {address!r}; allowed: " in result.stderr
+
+
+def test_without_a_run_the_user_is_told_how_to_find_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     result = CliRunner().invoke(app, ["status", "--run-dir", str(tmp_path)])
     assert result.exit_code == ExitCode.UNREACHABLE
     assert "--control-address" in result.stderr
+
+
+def test_every_exit_code_is_documented() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
+    for code in ExitCode:
+        assert f"{code.value} " in shown.partition("Exit codes:")[2]
+
+
+def test_what_commands_are_for_is_listed_in_full() -> None:
+    shown = CliRunner().invoke(app, ["--help"], terminal_width=80).stdout
+    assert "..." not in shown.replace("COMMAND [ARGS]...", "")
+
+
+def test_an_option_that_does_not_exist_is_a_usage_error() -> None:
+    result = CliRunner().invoke(app, ["status", "--jsn"])
+    assert result.exit_code == ExitCode.USAGE
+    assert "--jsn" in result.stderr
 
 
 def test_up_refuses_what_cannot_work_before_it_starts_anything() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -39,13 +40,29 @@ def test_an_address_on_the_command_line_wins(tmp_path: Path) -> None:
     assert find_control_address("10.0.0.1:1", tmp_path) == "10.0.0.1:1"
 
 
-def test_the_state_of_a_dead_run_is_no_run(tmp_path: Path) -> None:
+def test_the_state_of_a_dead_run_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     replace(STATE, pid=ended.pid).write(tmp_path)
     with pytest.raises(CliError, match="no run of `turbospec up`") as refusal:
         find_control_address(None, tmp_path)
     assert refusal.value.exit_code == ExitCode.UNREACHABLE
+
+
+def test_without_a_run_a_service_that_was_started_alone_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with pytest.raises(CliError):
+        find_control_address(None, tmp_path)
+    path = tmp_path / "turbospec" / "control.sock"
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        assert find_control_address(None, tmp_path) == f"unix:{path}"
+        STATE.write(tmp_path)
+        assert find_control_address(None, tmp_path) == STATE.control_address
 
 
 def test_an_uncontrolled_run_has_no_service_to_talk_to(tmp_path: Path) -> None:

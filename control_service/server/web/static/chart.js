@@ -91,6 +91,7 @@ export function axis(colour, more = {}) {
     grid: { stroke: colour.rule, width: 1 },
     ticks: { show: false },
     gap: 6,
+    size: 26,
     ...more,
   };
 }

@@ -15,8 +15,9 @@ export function number(value) {
   return (Math.abs(value) >= 100 ? WHOLE : THREE_DIGITS).format(value);
 }
 
+// The space before the sign does not break.
 export function percent(ratio, digits = 0) {
-  return ratio === null || ratio === undefined ? UNKNOWN : `${(ratio * 100).toFixed(digits)} %`;
+  return ratio === null || ratio === undefined ? UNKNOWN : `${(ratio * 100).toFixed(digits)}\u00a0%`;
 }
 
 export function signedPercent(ratio) {

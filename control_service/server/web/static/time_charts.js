@@ -18,6 +18,8 @@ function common(colour, more) {
     axes: [
       axis(colour, {
         grid: { show: false },
+        // A time of day and a gap.
+        space: 80,
         values: (u, splits, index, space, increment) => splits.map((timeS) => clock(timeS, increment < 60)),
       }),
       ...more.axes,

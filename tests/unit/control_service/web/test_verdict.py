@@ -9,7 +9,7 @@ import pytest
 from control_service.core.policies.static import StaticPolicy
 from control_service.core.registry import EngineEntry
 from control_service.core.types import Mode
-from control_service.server.web.verdict import IDLE_S, Level, Verdict, verdict_of
+from control_service.server.web.verdict import IDLE_S, LEASES_WINDOW_S, Level, Verdict, verdict_of
 from tests.unit.control_service.factories import observation, query
 from tests.unit.control_service.web.served import Served
 
@@ -86,6 +86,9 @@ def test_leases_that_are_lost_in_number_are_said_and_a_single_one_is_not(served:
     verdict = judged(served, entry)
     assert (verdict.level, verdict.headline) == (Level.WARN, "Losing leases")
     assert "11%" in verdict.detail
+    # Once leases come again, what was lost is soon past.
+    served.serve(entry, 50 * LEASES_WINDOW_S)
+    assert judged(served, entry).level is Level.GOOD
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""`turbospec doctor`: one module per group of checks; each yields findings and changes nothing."""

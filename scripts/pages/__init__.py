@@ -1,0 +1,1 @@
+"""One module a page, see `scripts/docs.py`."""

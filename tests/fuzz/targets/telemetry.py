@@ -1,0 +1,94 @@
+"""What anybody can do to the service by telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, Final
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from control_service.core.session import REMEMBERED_STEPS
+from control_service.core.types import StepQuery
+from control_service.server.convert import explanation_to_proto, models_to_proto, status_to_proto
+from control_service.server.trace import TraceServicer
+from control_service.server.watch import StepWatchers
+from control_service.server.wire import observed_step_to_proto, profile_from_proto
+from tests.fuzz import seeds
+from tests.fuzz.mutate import Mutator
+from tests.fuzz.targets.sessions import LIFE_MESSAGES, ask, registry
+
+# Distinct causes and reasons; all come from fixed sets.
+LABELS_MAX: Final = 64
+# Every so many messages, what was learned is read back.
+READ_BACK_MESSAGES: Final = 8
+
+
+class Telemetry:
+    """ExportTraceServiceRequest bytes -> the OTLP intake -> a session, its models and all that reads them."""
+
+    def __init__(self) -> None:
+        self._seeds = seeds.export_requests()
+        self._fed = 0
+        self._begin()
+
+    def seeds(self) -> list[bytes]:
+        return self._seeds
+
+    def spoil(self, data: bytes, mutator: Mutator) -> bytes:
+        return mutator.message(data, self._seeds, ExportTraceServiceRequest)
+
+    def feed(self, data: bytes) -> None:
+        self._fed += 1
+        if self._fed % LIFE_MESSAGES == 0:
+            self._begin()
+        with suppress(_Aborted):
+            _run(self._servicer.export(data, _Context()))
+        session, counters = self._session, self._session.counters
+        assert len(self._servicer.drops_by_cause) <= LABELS_MAX
+        assert len(counters.drops_by_cause) <= LABELS_MAX
+        assert len(counters.fallbacks_by_reason) <= LABELS_MAX
+        assert counters.steps_by_source.keys() <= {"lease", "fallback", "launch_length", "kill_switch"}
+        assert counters.steps_by_num_steps.keys() <= set(seeds.CANDIDATES)
+        assert sum(counters.steps_by_source.values()) == counters.steps_total
+        assert sum(counters.steps_by_num_steps.values()) == counters.steps_total
+        assert sum(counters.fallbacks_by_reason.values()) == counters.steps_by_source["fallback"]
+        assert len(session._seen_steps) == len(session._seen_order) <= REMEMBERED_STEPS
+        if self._fed % READ_BACK_MESSAGES == 0:
+            self._read_back()
+
+    def _read_back(self) -> None:
+        """What an operator and an engine ask of a session that has learned this."""
+        session = self._session
+        entry = self._registry.get(session.profile.engine_id)
+        assert entry is not None
+        status_to_proto(entry)
+        models_to_proto(entry)
+        if session.newest_step is not None:
+            observed_step_to_proto("engine", seeds.EPOCH, session.newest_step)
+        for batch_size in (1, 16, 300):
+            ask(session, StepQuery(seeds.ASKED_STEP, batch_size, 0, 0))
+        explanation_to_proto("engine", session.decisions[-1])
+
+    def _begin(self) -> None:
+        self._registry = registry()
+        self._session = self._registry.attach(profile_from_proto(seeds.PROFILE), stream_id=0).session
+        self._servicer = TraceServicer(self._registry, StepWatchers())
+
+
+class _Aborted(Exception):
+    """Stands for the status that ends a call."""
+
+
+class _Context:
+    """Of a call: all that the OTLP intake uses of it."""
+
+    async def abort(self, _code: object, _details: str) -> None:
+        raise _Aborted
+
+
+def _run(call: Coroutine[Any, None, Any]) -> None:
+    """To its end: all that the intake waits for is its turn, and here there is nobody else."""
+    with suppress(StopIteration):
+        while True:
+            call.send(None)
