@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.images.podman import Containers, podman
-from tests.support.compose_file import STATUS, Service
+from tests.support.compose_file import Service
 from tests.support.compose_native import Differences
 from tests.support.wait import eventually
 
@@ -36,7 +36,8 @@ def test_it_has_no_right_to_its_own_files(control: Service, containers: Containe
 
 
 def test_the_command_line_finds_the_service(control: Service, containers: Containers) -> None:
-    done = containers.run_in("control", STATUS)
+    """Without being told where: the socket is where it looks."""
+    done = containers.run_in("control", ["turbospec", "status", "--json"])
     assert done.returncode == 0, done.stdout
     assert json.loads(done.stdout).get("engines", []) == []
 

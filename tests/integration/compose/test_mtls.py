@@ -1,4 +1,4 @@
-"""compose.mtls.yaml with what `make certs` makes: over TCP an engine is led with a certificate, and only then."""
+"""compose.mtls.yaml with what `make certs` makes: an engine is led over TCP by its certificate alone."""
 
 from __future__ import annotations
 
