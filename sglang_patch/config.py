@@ -39,9 +39,11 @@ class EngineConfig:
     control_address: str
     # Where step records go; a collector may sit there. Empty: to the replica that holds the decision stream.
     otlp_address: str
-    # PEM files for TLS over TCP: all three, or none.
+    # PEM files for mutual TLS over TCP, all three or none. Who signs the service's certificate.
     tls_ca_file: str
+    # Our certificate, for mutual TLS.
     tls_cert_file: str
+    # The key of our certificate.
     tls_key_file: str
     # Allow TCP beyond loopback without TLS: anyone on the path can steer this engine.
     insecure: bool
@@ -158,6 +160,7 @@ _READABLE_FORM: Final = "the path of a file that can be read"
 # Variables of the control service and of the tools around both.
 _FOREIGN: Final = (
     "TURBOSPEC_SERVICE_",
+    "TURBOSPEC_ADMIN_",
     "TURBOSPEC_CACHE_",
     "TURBOSPEC_CPU_",
     "TURBOSPEC_UP_",

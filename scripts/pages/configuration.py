@@ -27,6 +27,12 @@ UNUSABLE: Final = "\N{NULL}"
 BOUNDS: Final = {"ge": "at least {}", "gt": "above {}", "le": "at most {}", "lt": "below {}"}
 TOOLS: Final = (
     (
+        "TURBOSPEC_ADMIN_TOKEN_FILE",
+        "none",
+        "a file",
+        "token of a control service reached over TCP, see [security](security.md)",
+    ),
+    (
         "TURBOSPEC_CACHE_DIR",
         "`~/.cache/turbospec`",
         "a directory",

@@ -27,6 +27,7 @@ _FALLBACK_FIXES: Final = {
     "disconnected": "the engine's agent has no stream to the service: look into SGLang's log for 'turbospec'",
     "deadline": _TOO_LATE,
     "overdue": _TOO_LATE,
+    "breaker": _TOO_LATE,
     "error": "our code failed there and control is off: its log has the trace; restart it, and report it",
 }
 

@@ -10,6 +10,7 @@ from typing import Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from control_service.cli.channel import open_channel
 from control_service.cli.doctor.finding import Finding, Findings, Level, ok, problem, warning
 from control_service.cli.doctor.subject import Subject
 from control_service.server.address import Address, AddressError
@@ -74,7 +75,7 @@ def _socket(path: Path) -> Findings:
 
 
 def _health(address: str) -> Findings:
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for component in HEALTH_COMPONENTS:
             finding = _component(stub, component, address)

@@ -9,6 +9,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from control_service.cli.channel import TOKEN_VARIABLE
 from control_service.cli.doctor.finding import Findings, ok, problem, warning
 from control_service.cli.doctor.subject import Subject
 from control_service.settings import ServiceSettings
@@ -16,6 +17,7 @@ from control_service.settings import ServiceSettings
 SERVICE_PREFIX: Final = "TURBOSPEC_SERVICE_"
 # Prefixes of the tools around engine and service, with the variables that they have.
 TOOL_VARIABLES: Final = {
+    "TURBOSPEC_ADMIN_": (TOKEN_VARIABLE,),
     "TURBOSPEC_CACHE_": ("TURBOSPEC_CACHE_DIR",),
     "TURBOSPEC_CPU_": ("TURBOSPEC_CPU_KERNELS",),
     "TURBOSPEC_UP_": ("TURBOSPEC_UP_RUN_DIR",),

@@ -125,7 +125,9 @@ def test_the_service_alone_needs_no_compiler(setup: ModuleType, monkeypatch: pyt
 @pytest.mark.parametrize("file", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda file: file.name)
 def test_every_requirement_is_pinned_exactly(file: Path) -> None:
     lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
-    assert [line for line in lines if line and not re.fullmatch(r"[a-z0-9.-]+==(\d+!)?[0-9][\w.]*", line)] == []
+    assert [
+        line for line in lines if line and not re.fullmatch(r"[a-z0-9.-]+==(\d+!)?[0-9][\w.]*", line)
+    ] == []
 
 
 def test_requirements_and_constraints_agree() -> None:
