@@ -18,7 +18,7 @@ class BusyEngine(SteppedEngine):
     """Drafts are good and cheap: 0.8 of them are accepted, one more costs a twentieth of a step."""
 
     def __init__(self, address: str, engine_id: str) -> None:
-        super().__init__(address, TURBOSPEC_STEP_DEADLINE_US="5000", TURBOSPEC_ENGINE_ID=engine_id)
+        super().__init__(address, TURBOSPEC_ENGINE_ID=engine_id)
         self.profile.engine_id = engine_id
         self.steps = 0
         self._random = random.Random(engine_id)
@@ -37,12 +37,12 @@ class BusyEngine(SteppedEngine):
     def step(self, batch_size: int = 2) -> StepRecord:
         start_ns = time.monotonic_ns()
         record = self.control.begin(batch_size, CONTEXT_TOKENS * batch_size, 1, start_ns, idled=False)
+        record.control_ns = time.monotonic_ns() - start_ns - record.decision.wait_ns
         length = self.control.num_steps
         time.sleep(0.004 + 0.0002 * length + 0.0001 * batch_size)
         self.control.launched(record, length)
         record.first_step = [False] * batch_size
         record.after_full_accept = [False] * batch_size
-        record.control_ns = 30_000
         accepted = [self._accepted(length) for _ in range(batch_size)]
         self.control.processed(record, accepted, time.monotonic_ns())
         self.steps += 1

@@ -81,7 +81,8 @@ def test_prometheus_sees_engines_that_are_paid_for_speculating(run: Run) -> None
     assert eventually(
         lambda: len(run.monitoring.instant("engine_id:turbospec_payoff:ratio_rate5m > 1.2")) == 2, PATIENCE_S
     )
-    assert not run.monitoring.instant('ALERTS{alertname=~"TurboSpec.+", alertstate="firing"}')
+    for alert in (DOWN, "TurboSpecSpeculationHurting"):
+        assert run.monitoring.alert_state(alert) == "inactive"
 
 
 def test_a_service_that_stops_for_a_moment_shows_as_fallbacks(run: Run) -> None:
