@@ -86,6 +86,7 @@ def export_requests(engine_id: str = PROFILE.engine_id, epoch: int = EPOCH) -> l
                 [chance.randint(0, length) for _ in range(batch)],
                 0.01 + 0.001 * length,
                 **(fell_back if not length else {"after_full_accept": [False] * batch}),
+                **{"link_state": "stale", "dropped_asks": 3, "lease_refusals.duplicate": 2},
             )
         )
     return [

@@ -13,10 +13,11 @@ from control_service.core.types import StepQuery
 from control_service.server.convert import explanation_to_proto, models_to_proto, status_to_proto
 from control_service.server.trace import TraceServicer
 from control_service.server.watch import StepWatchers
+from control_service.server.web.history import SECONDS_KEPT, StepHistory
 from control_service.server.wire import observed_step_to_proto, profile_from_proto
 from tests.fuzz import seeds
 from tests.fuzz.mutate import Mutator
-from tests.fuzz.targets.sessions import LIFE_MESSAGES, ask, registry
+from tests.fuzz.targets.sessions import ENGINES_MAX, LIFE_MESSAGES, ask, registry
 
 # Distinct causes and reasons; all come from fixed sets.
 LABELS_MAX: Final = 64
@@ -62,7 +63,10 @@ class Telemetry:
         session = self._session
         entry = self._registry.get(session.profile.engine_id)
         assert entry is not None
-        status_to_proto(entry)
+        history = self._history.of(session.profile.engine_id)
+        assert len(history.since(0.0)) <= SECONDS_KEPT
+        history.total(0.0)
+        status_to_proto(entry, policy_hold_left_ms=0)
         models_to_proto(entry)
         if session.newest_step is not None:
             observed_step_to_proto("engine", seeds.EPOCH, session.newest_step)
@@ -73,7 +77,19 @@ class Telemetry:
     def _begin(self) -> None:
         self._registry = registry()
         self._session = self._registry.attach(profile_from_proto(seeds.PROFILE), stream_id=0).session
-        self._servicer = TraceServicer(self._registry, StepWatchers())
+        self._history = StepHistory(engines_max=ENGINES_MAX, clock=self._clock_s)
+        # As many spans as come: what the limit lets through is what counts here.
+        self._servicer = TraceServicer(
+            self._registry,
+            StepWatchers(),
+            self._history,
+            spans_per_s=1_000_000,
+            engines_max=ENGINES_MAX,
+            clock=self._clock_s,
+        )
+
+    def _clock_s(self) -> float:
+        return float(self._fed)
 
 
 class _Aborted(Exception):
