@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from contextlib import suppress
+from typing import Final, TextIO, cast
 
 import structlog
+
+STANDARD_ERROR: Final = 2
 
 
 def configure_logs(log_format: str, log_level: str) -> None:
@@ -23,6 +28,18 @@ def configure_logs(log_format: str, log_level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, log_level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _StandardError())),
         cache_logger_on_first_use=False,
     )
+
+
+class _StandardError:
+    """Standard error without a buffer. A log that takes no more, as on a full disk, costs the line: raised
+    into a call, it would end the stream of an engine."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            os.write(STANDARD_ERROR, text.encode(errors="backslashreplace"))
+
+    def flush(self) -> None:
+        """Nothing is held back."""

@@ -27,8 +27,8 @@ class Fault(Generic[S]):
     heal: Callable[[S], None] = nothing
     # Steps that it lasts at least.
     steps: int = 200
-    # True: steps must run without control meanwhile; False: none may; None: either is right.
-    falls_back: bool | None = True
+    # Whether steps must run without a lease meanwhile; otherwise they may, on a busy machine.
+    must_lose_control: bool = True
     # Done if control has not come back within the limit after healing; says what that was.
     rescue: Callable[[S], str] | None = None
     # Whether records may be lost that nobody could count: their only witness was killed.

@@ -21,7 +21,7 @@ from tests.chaos.fault import Fault
 from tests.chaos.faults import BY_NAME
 from tests.chaos.outcome import Cost, Ledger, Outcome, differences, origins
 from tests.chaos.stage import Stage
-from tests.chaos.steps import STEADY_STEPS, Step, read_spans, until_control, until_fallback
+from tests.chaos.steps import STEADY_STEPS, Step, read_spans, until_control, until_loss
 from tests.engine.conftest import CANDIDATES, SCALE, algorithm_flags
 from tests.support.collector import Collector
 from tests.support.control_process import ControlProcess
@@ -176,7 +176,7 @@ def _run(fault: Fault[Stage], stage: SglangStage) -> Outcome:
         engine="SGLang",
         quiet=Cost.of(step for step in steps if step.start_ns < inject_ns or step.start_ns >= back_ns),
         during=Cost.of(step for step in steps if inject_ns <= step.start_ns < heal_ns),
-        until_fallback_steps=until_fallback([s for s in steps if s.start_ns < heal_ns], inject_ns),
+        until_loss_steps=until_loss([s for s in steps if s.start_ns < heal_ns], inject_ns),
         until_control_steps=count,
         until_control_ms=(back - heal_ns) / 1e6 if back is not None else None,
         rescue="",

@@ -55,7 +55,7 @@ class Outcome:
     engine: str
     quiet: Cost
     during: Cost
-    until_fallback_steps: int | None
+    until_loss_steps: int | None
     until_control_steps: int | None
     until_control_ms: float | None
     # What had to be done beyond the healing itself; empty: nothing.

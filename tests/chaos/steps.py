@@ -94,10 +94,10 @@ def read_spans(spans: Iterable[dict[str, Any]]) -> list[Step]:
     return [steps[index] for index in sorted(steps)]
 
 
-def until_fallback(steps: Sequence[Step], from_ns: int) -> int | None:
+def until_loss(steps: Sequence[Step], from_ns: int) -> int | None:
     """Which step begun from a moment on is the first without control, counted from 1; None: none is."""
     after = (step for step in steps if step.start_ns >= from_ns)
-    return next((count for count, step in enumerate(after, 1) if step.fell_back), None)
+    return next((count for count, step in enumerate(after, 1) if not step.led), None)
 
 
 def until_control(steps: Sequence[Step], from_ns: int) -> int | None:

@@ -18,7 +18,7 @@ COLUMNS: Final = (
     "engine",
     "added p50, us",
     "added p99, us",
-    "until fallback, steps",
+    "until control is lost, steps",
     "until control, steps (ms)",
     "steps by origin during and around it",
     "records lost: told, untold",
@@ -27,8 +27,8 @@ COLUMNS: Final = (
 )
 HOW: Final = (
     "Added: time that control took on the step thread, waiting included, from the fault's beginning to its"
-    " end, less that of the same engine's quiet steps right before and after. Until fallback counts from the"
-    " fault's beginning, until control (30 steps by lease in a row) from its end."
+    " end, less that of the same engine's quiet steps right before and after. The loss of control counts from"
+    " the fault's beginning, control (30 steps by lease in a row) from its end."
 )
 
 
@@ -39,7 +39,7 @@ def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
             outcome.engine,
             f"{outcome.added_p50_us:+.0f}",
             f"{outcome.added_p99_us:+.0f}",
-            _count(outcome.until_fallback_steps),
+            _count(outcome.until_loss_steps),
             _control(outcome),
             _ledger(outcome),
             f"{outcome.ledger.dropped}, {outcome.ledger.unaccounted}",

@@ -21,12 +21,8 @@ def failures(outcome: Outcome, fault: Fault[Any]) -> list[str]:
         ),
         (outcome.until_control_steps is not None, "control did not come back"),
         (
-            fault.falls_back is not True or outcome.until_fallback_steps is not None,
-            "no step fell back, so the fault did nothing",
-        ),
-        (
-            fault.falls_back is not False or outcome.until_fallback_steps is None,
-            f"step {outcome.until_fallback_steps} fell back",
+            not fault.must_lose_control or outcome.until_loss_steps is not None,
+            "no step was without control, so the fault did nothing",
         ),
     )
     return [what for holds, what in checks if not holds]

@@ -162,7 +162,8 @@ class Mutator:
             present = [field for field, _ in message.ListFields()]
             if not present or chance.random() < 0.1:
                 break
-            field = chance.choice(present)
+            # Where there is much there is much to spoil.
+            (field,) = chance.choices(present, [4 if field.is_repeated else 1 for field in present])
             if field.message_type is None or chance.random() < 0.1:
                 return message, field
             inside = getattr(message, field.name)

@@ -27,6 +27,8 @@ EPOCH: Final = 7
 CANDIDATES: Final = (0, 1, 2, 3, 5)
 # The step that the engine is asking for while answers are fed to it.
 ASKED_STEP: Final = 1_000
+# That are reported, from 1.
+STEPS: Final = 60
 PROFILE: Final = make_profile(epoch=EPOCH)
 
 
@@ -76,7 +78,7 @@ def export_requests(engine_id: str = PROFILE.engine_id, epoch: int = EPOCH) -> l
     """Step records as an engine's agent exports them."""
     chance = random.Random(1)
     spans = []
-    for index in range(1, 61):
+    for index in range(1, STEPS + 1):
         length, batch = chance.choice(CANDIDATES), chance.choice((1, 2, 4))
         fell_back = {"decision_source": "fallback", "fallback_reason": "overdue", "decision_id": 0}
         spans.append(
@@ -86,11 +88,12 @@ def export_requests(engine_id: str = PROFILE.engine_id, epoch: int = EPOCH) -> l
                 [chance.randint(0, length) for _ in range(batch)],
                 0.01 + 0.001 * length,
                 **(fell_back if not length else {"after_full_accept": [False] * batch}),
+                **{"link_state": "stale", "dropped_asks": 3, "lease_refusals.duplicate": 2},
             )
         )
     return [
         export_request(engine_id, epoch, spans[first:last]).SerializeToString()
-        for first, last in ((0, 1), (1, 2), (2, 6), (6, 20), (20, 60))
+        for first, last in ((0, 1), (1, 2), (2, 6), (6, 20), (20, STEPS))
     ]
 
 

@@ -24,6 +24,6 @@ FAULTS: Final = (
         FakeClockStage,
         inject=_jump,
         heal=lambda stage: stage.clock.set(0),
-        falls_back=None,
+        must_lose_control=False,
     ),
 )

@@ -74,7 +74,7 @@ FAULTS: Final = (
         Stage,
         inject=lambda stage: stage.engine.hog(True),
         heal=lambda stage: stage.engine.hog(False),
-        falls_back=None,
+        must_lose_control=False,
     ),
     Fault(
         "kill file",
@@ -82,7 +82,6 @@ FAULTS: Final = (
         Stage,
         inject=_touch_kill_file,
         heal=_remove_kill_file,
-        falls_back=False,
     ),
     Fault(
         "engine killed in a step",
@@ -91,7 +90,7 @@ FAULTS: Final = (
         inject=lambda stage: stage.engine.run(0),
         heal=_kill_engine,
         steps=0,
-        falls_back=None,
+        must_lose_control=False,
         kills_witness=True,
     ),
     Fault(

@@ -104,7 +104,7 @@ def _oversized(answer: DecideResponse, _past: Sequence[bytes]) -> list[bytes]:
 
 
 def _fault(
-    name: str, does: str, lie: Lie, *, falls_back: bool | None = True, short: bool = True
+    name: str, does: str, lie: Lie, *, must_lose_control: bool = True, short: bool = True
 ) -> Fault[HostileStage]:
     def begin(stage: HostileStage) -> None:
         stage.hostile.lie = lie
@@ -113,7 +113,14 @@ def _fault(
         stage.hostile.lie = None
 
     return Fault(
-        name, does, HostileStage, inject=begin, heal=end, falls_back=falls_back, steps=200, short_form=short
+        name,
+        does,
+        HostileStage,
+        inject=begin,
+        heal=end,
+        must_lose_control=must_lose_control,
+        steps=200,
+        short_form=short,
     )
 
 
@@ -134,14 +141,17 @@ FAULTS: Final = (
     ),
     _fault("leases replayed", "old answers are sent again in place of new ones", _replay),
     _fault(
-        "leases reordered", "of two answers the newer is sent before the older", _Reorder(), falls_back=None
+        "leases reordered",
+        "of two answers the newer is sent before the older",
+        _Reorder(),
+        must_lose_control=False,
     ),
-    _fault("leases duplicated", "every answer is sent three times", _duplicate, falls_back=None),
+    _fault("leases duplicated", "every answer is sent three times", _duplicate, must_lose_control=False),
     _fault(
         "length NaN",
         "every length is the 8 bytes of a NaN",
         length(_field(2, 1) + struct.pack("<d", float("nan"))),
-        falls_back=None,
+        must_lose_control=False,
     ),
     _fault("length negative", "every length is -1", length(_NUM_STEPS_VARINT + varint((1 << 64) - 1))),
     _fault(

@@ -134,7 +134,7 @@ FAULTS: Final = (
         Stage,
         inject=garbage.start,
         heal=garbage.stop,
-        falls_back=None,
+        must_lose_control=False,
         steps=400,
     ),
     Fault(
@@ -143,7 +143,7 @@ FAULTS: Final = (
         Stage,
         inject=_unlink_socket,
         heal=_restart,
-        falls_back=None,
+        must_lose_control=False,
     ),
     Fault(
         "socket file removed, agent restarts",

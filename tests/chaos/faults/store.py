@@ -5,12 +5,18 @@ from __future__ import annotations
 import resource
 from typing import Final
 
+from tests.chaos.engine import EngineStalled
 from tests.chaos.fault import Fault
-from tests.chaos.stage import StoreStage
+from tests.chaos.stage import START_TIMEOUT_S, StoreStage
 
 
 def _fill(stage: StoreStage) -> None:
+    """A new stream is what the service has to say something about; its log takes no more either."""
     resource.prlimit(stage.service.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+    stage.engine.agent().kill()
+    stage.engine.run(50)
+    if not stage.engine.wait_controlled(START_TIMEOUT_S):
+        raise EngineStalled("no control while the service's disk is full")
 
 
 def _make_room(stage: StoreStage) -> None:
@@ -36,12 +42,11 @@ def _unprotect(stage: StoreStage) -> None:
 FAULTS: Final = (
     Fault(
         "disk full",
-        "no file of the service may grow any more (file size limit 0), its log and its store included",
+        "no file of the service may grow any more (limit 0), its log included; the engine must reconnect",
         StoreStage,
         inject=_fill,
         heal=_make_room,
-        falls_back=None,
-        steps=400,
+        kills_witness=True,
     ),
     Fault(
         "read-only store",

@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from control_service.core.session import REMEMBERED_STEPS
@@ -13,10 +14,12 @@ from control_service.core.types import StepQuery
 from control_service.server.convert import explanation_to_proto, models_to_proto, status_to_proto
 from control_service.server.trace import TraceServicer
 from control_service.server.watch import StepWatchers
+from control_service.server.web.history import SECONDS_KEPT, StepHistory
 from control_service.server.wire import observed_step_to_proto, profile_from_proto
 from tests.fuzz import seeds
 from tests.fuzz.mutate import Mutator
-from tests.fuzz.targets.sessions import LIFE_MESSAGES, ask, registry
+from tests.fuzz.targets.sessions import ENGINES_MAX, LIFE_MESSAGES, ask, registry
+from turbospec.v1 import telemetry as names
 
 # Distinct causes and reasons; all come from fixed sets.
 LABELS_MAX: Final = 64
@@ -36,7 +39,9 @@ class Telemetry:
         return self._seeds
 
     def spoil(self, data: bytes, mutator: Mutator) -> bytes:
-        return mutator.message(data, self._seeds, ExportTraceServiceRequest)
+        return _renumbered(
+            mutator.message(data, self._seeds, ExportTraceServiceRequest), mutator.chance.randrange(1 << 40)
+        )
 
     def feed(self, data: bytes) -> None:
         self._fed += 1
@@ -54,6 +59,8 @@ class Telemetry:
         assert sum(counters.steps_by_num_steps.values()) == counters.steps_total
         assert sum(counters.fallbacks_by_reason.values()) == counters.steps_by_source["fallback"]
         assert len(session._seen_steps) == len(session._seen_order) <= REMEMBERED_STEPS
+        while self._watcher._queue:
+            observed_step_to_proto("engine", seeds.EPOCH, self._watcher._queue.popleft().step)
         if self._fed % READ_BACK_MESSAGES == 0:
             self._read_back()
 
@@ -62,10 +69,11 @@ class Telemetry:
         session = self._session
         entry = self._registry.get(session.profile.engine_id)
         assert entry is not None
-        status_to_proto(entry)
+        history = self._history.of(session.profile.engine_id)
+        assert len(history.since(0.0)) <= SECONDS_KEPT
+        history.total(0.0)
+        status_to_proto(entry, policy_hold_left_ms=0)
         models_to_proto(entry)
-        if session.newest_step is not None:
-            observed_step_to_proto("engine", seeds.EPOCH, session.newest_step)
         for batch_size in (1, 16, 300):
             ask(session, StepQuery(seeds.ASKED_STEP, batch_size, 0, 0))
         explanation_to_proto("engine", session.decisions[-1])
@@ -73,7 +81,22 @@ class Telemetry:
     def _begin(self) -> None:
         self._registry = registry()
         self._session = self._registry.attach(profile_from_proto(seeds.PROFILE), stream_id=0).session
-        self._servicer = TraceServicer(self._registry, StepWatchers())
+        watchers = StepWatchers()
+        self._watch = watchers.watching("")
+        self._watcher = self._watch.__enter__()
+        self._history = StepHistory(engines_max=ENGINES_MAX, clock=self._clock_s)
+        # As many spans as come: what the limit lets through is what counts here.
+        self._servicer = TraceServicer(
+            self._registry,
+            watchers,
+            self._history,
+            spans_per_s=1_000_000,
+            engines_max=ENGINES_MAX,
+            clock=self._clock_s,
+        )
+
+    def _clock_s(self) -> float:
+        return float(self._fed)
 
 
 class _Aborted(Exception):
@@ -92,3 +115,17 @@ def _run(call: Coroutine[Any, None, Any]) -> None:
     with suppress(StopIteration):
         while True:
             call.send(None)
+
+
+def _renumbered(data: bytes, by: int) -> bytes:
+    """With step numbers of their own: as duplicates of earlier ones, most would be refused at the door."""
+    try:
+        request = ExportTraceServiceRequest.FromString(data)
+    except DecodeError:
+        return data
+    for group in request.resource_spans:
+        for span in (span for scope in group.scope_spans for span in scope.spans):
+            for attribute in span.attributes:
+                if attribute.key == names.STEP_INDEX and 0 < attribute.value.int_value <= seeds.STEPS:
+                    attribute.value.int_value += by
+    return request.SerializeToString()
