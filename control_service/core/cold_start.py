@@ -37,6 +37,8 @@ class ColdStart:
         self._fastest_s: dict[int, float] = {}
         self._drafted = 0
         self._accepted = 0
+        # Lengths that ran since the tour began: only one, if the engine did not obey.
+        self._ran: set[int] = set()
 
     def length_at(self, step_index: int) -> int | None:
         """The length to run at this step; None once the tour is over."""
@@ -55,6 +57,7 @@ class ColdStart:
 
     def observe(self, step: StepObservation) -> None:
         """Hear of one served step."""
+        self._ran.add(step.num_steps)
         if step.batch_size != self._batch_size:
             self._batch_size = step.batch_size
             self._fastest_s.clear()
@@ -66,12 +69,17 @@ class ColdStart:
             self._accepted += step.batch_size - step.accepted_drafts.count(0)
 
     def repeat_if_due(self, step_index: int) -> None:
-        """The models are still not ready: start over once patience has run out."""
+        """The models are still not ready: start over once patience has run out.
+
+        Patience does not grow with tours that a canary did not apply: they cost nothing.
+        """
         tour_steps = ROUNDS * BURST_STEPS * len(self._tour)
         if self._start is None or step_index < self._start + tour_steps + self._patience:
             return
         self._start = step_index
-        self._patience = min(2 * self._patience, PATIENCE_MAX_STEPS)
+        if len(self._ran) != 1:
+            self._patience = min(2 * self._patience, PATIENCE_MAX_STEPS)
+        self._ran.clear()
 
     def _is_hopeless(self, length: int) -> bool:
         seen = max(self._fastest_s, default=0)

@@ -81,3 +81,15 @@ def test_it_is_run_again_after_ever_longer_waits() -> None:
     again = end + PATIENCE_STEPS + steps
     tour.repeat_if_due(again + PATIENCE_STEPS)
     assert tour.length_at(again + PATIENCE_STEPS) is None
+
+
+def test_a_tour_that_was_not_applied_does_not_make_the_next_wait_longer() -> None:
+    """A canary runs its launch length in most blocks; once obeyed it must not wait for thousands of steps."""
+    tour = ColdStart((0, 3))
+    steps = len(walk(tour, 1, {}, 0.0, telemetry=False))
+    index = 1
+    for _ in range(5):
+        tour.observe(observation(index, 3, (0,), 0.01))
+        index += steps + PATIENCE_STEPS
+        tour.repeat_if_due(index)
+        assert tour.length_at(index) == 0
