@@ -21,10 +21,13 @@ RSS_BOUND_MIB_PER_H: Final = {"service": 8.0, "agent": 8.0, "scheduler": 32.0}
 THREADS_ALLOWED: Final = 0
 DESCRIPTORS_ALLOWED: Final = 2
 STEP_DEADLINE_S: Final = 0.002
+# An export that is not answered by then is given up, with its records.
+EXPORT_TIMEOUT_S: Final = 1.0
 # Steps may find no lease until the first answer is there.
 BEFORE_FIRST_LEASE: Final = frozenset({"disconnected", "connecting", "overdue", "deadline"})
 # A lease was asked for in time, and its answer was not there.
-LATE_ANSWER: Final = frozenset({"deadline", "overdue"})
+LATE_ANSWER: Final = frozenset({"deadline", "overdue", "breaker"})
+NO_CORE: Final = "no core for agent or service"
 
 
 class ProcessSample(Record):
@@ -88,11 +91,11 @@ class Growth(Record):
         return faults
 
 
-class Fallbacks(Record):
-    """Steps of one reason, and why."""
+class Losses(Record):
+    """Steps without a lease, or lost records, of one reason; and why."""
 
     reason: str
-    steps: int
+    count: int
     explanation: str
     explained: bool
 
@@ -126,30 +129,33 @@ def _growth(name: str, kept: Sequence[Sample]) -> Growth:
     )
 
 
-def fallbacks_of(result: SoakResult) -> list[Fallbacks]:
-    """Every fallback of the run, by reason and explanation.
+def losses_of(result: SoakResult) -> list[Losses]:
+    """Every fallback and every lost record of the run, by reason and explanation.
 
     A fallback before the first step with a lease is the connection being made. A late answer is explained
     by a core that was not to be had: between two samples the agent or the service was ready to run and
-    waited for at least the step deadline for each such step. Everything else is unexplained.
+    waited for at least the step deadline for each such step; a lost record by one that was not to be had
+    for as long as an export may take. Everything else is unexplained.
     """
-    found: Counter[tuple[str, str, bool]] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
     before: Sample | None = None
     for sample in result.samples:
-        for reason, steps in _new_fallbacks(before, sample).items():
-            explanation = _explanation(reason, steps, before, sample)
-            found[reason, explanation or "none", bool(explanation)] += steps
+        fallbacks = before.fallbacks_by_reason if before is not None else {}
+        for reason, count in _new(fallbacks, sample.fallbacks_by_reason).items():
+            found[reason, _explanation(reason, count, before, sample)] += count
+        drops = before.drops_by_cause if before is not None else {}
+        starved = before is not None and _core_wait_s(before, sample) >= EXPORT_TIMEOUT_S
+        for cause, count in _new(drops, sample.drops_by_cause).items():
+            found[f"record dropped: {cause}", NO_CORE if starved and cause == "engine" else ""] += count
         before = sample
     return [
-        Fallbacks(reason=reason, steps=steps, explanation=explanation, explained=explained)
-        for (reason, explanation, explained), steps in sorted(found.items())
+        Losses(reason=reason, count=count, explanation=explanation or "none", explained=bool(explanation))
+        for (reason, explanation), count in sorted(found.items())
     ]
 
 
-def _new_fallbacks(before: Sample | None, sample: Sample) -> dict[str, int]:
-    known = before.fallbacks_by_reason if before is not None else {}
-    new = {reason: count - known.get(reason, 0) for reason, count in sample.fallbacks_by_reason.items()}
-    return {reason: count for reason, count in new.items() if count}
+def _new(before: dict[str, int], now: dict[str, int]) -> dict[str, int]:
+    return {name: count - before.get(name, 0) for name, count in now.items() if count != before.get(name, 0)}
 
 
 def _explanation(reason: str, steps: int, before: Sample | None, sample: Sample) -> str:
@@ -158,25 +164,23 @@ def _explanation(reason: str, steps: int, before: Sample | None, sample: Sample)
         return "before the first lease"
     if before is None or reason not in LATE_ANSWER:
         return ""
-    waited_s = sum(
+    return NO_CORE if _core_wait_s(before, sample) >= steps * STEP_DEADLINE_S else ""
+
+
+def _core_wait_s(before: Sample, sample: Sample) -> float:
+    """How long agent and service together were ready to run and had no core."""
+    return sum(
         sample.processes[name].core_wait_s - before.processes[name].core_wait_s
         for name in ("agent", "service")
         if name in sample.processes and name in before.processes
     )
-    return "no core for agent or service" if waited_s >= steps * STEP_DEADLINE_S else ""
 
 
 def faults_of(result: SoakResult) -> list[str]:
     """Why the soak has failed; none if it has not."""
     faults = [fault for growth in growth_of(result) for fault in growth.faults]
     faults += [
-        f"{one.steps} fallbacks of reason {one.reason} are unexplained"
-        for one in fallbacks_of(result)
-        if not one.explained
-    ]
-    last = result.samples[-1]
-    faults += [
-        f"{count} step records dropped: {cause}" for cause, count in last.drops_by_cause.items() if count
+        f"{one.count} without explanation: {one.reason}" for one in losses_of(result) if not one.explained
     ]
     if result.failed_requests:
         faults.append(f"{result.failed_requests} requests failed")
@@ -202,10 +206,9 @@ def tables(result: SoakResult) -> list[Table]:
         ],
     )
     last = result.samples[-1]
-    found = fallbacks_of(result)
-    fallbacks = Table(
-        f"fallbacks: {sum(one.steps for one in found)} of {last.steps} steps",
-        ("reason", "steps", "explanation"),
-        [(one.reason, str(one.steps), one.explanation) for one in found] or [("none", "0", "-")],
+    losses = Table(
+        f"fallbacks and lost records, of {last.steps} steps",
+        ("reason", "count", "explanation"),
+        [(one.reason, str(one.count), one.explanation) for one in losses_of(result)] or [("none", "0", "-")],
     )
-    return [growth, fallbacks]
+    return [growth, losses]

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from control_service.core.mode_spelling import parse_mode
 from control_service.core.registry import EngineRegistry
 from control_service.core.session import LeaseTerms
+from control_service.server import garbage
 from control_service.server.address import Address
 from control_service.server.admin import AdminServicer
 from control_service.server.admin_guard import AdminGuard
@@ -199,6 +200,7 @@ async def serve(settings: ServiceSettings) -> None:
         loop.add_signal_handler(number, stopping.set)
     service = ControlService(settings)
     await service.start()
+    garbage.settle()
     try:
         _announce(service, settings.ready_file)
         await stopping.wait()

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from benchmarks.soak import _core_wait_s, _process_sample
-from benchmarks.soak_report import MIB, ProcessSample, Sample, SoakResult, fallbacks_of, faults_of, tables
+from benchmarks.soak_report import MIB, ProcessSample, Sample, SoakResult, faults_of, losses_of, tables
 from tests.unit.benchmarks.builders import result
 
 SAMPLES = 240
@@ -52,8 +52,8 @@ def soaked(
 def test_nothing_grows_and_the_connection_is_explained() -> None:
     found = soaked()
     assert faults_of(found) == []
-    (connecting,) = fallbacks_of(found)
-    assert (connecting.reason, connecting.steps, connecting.explained) == ("disconnected", 3, True)
+    (connecting,) = losses_of(found)
+    assert (connecting.reason, connecting.count, connecting.explained) == ("disconnected", 3, True)
     assert SoakResult.model_validate_json(found.model_dump_json()) == found
     assert "before the first lease" in tables(found)[1].to_markdown()
 
@@ -89,7 +89,7 @@ def test_a_late_answer_is_explained_by_a_core_that_was_not_to_be_had() -> None:
     """10 ms without a core for each of two processes in every interval: enough for four steps."""
     found = soaked(sample=late(100))
     assert faults_of(found) == []
-    assert {one.explanation for one in fallbacks_of(found)} == {
+    assert {one.explanation for one in losses_of(found)} == {
         "before the first lease",
         "no core for agent or service",
     }
@@ -100,18 +100,18 @@ def test_a_late_answer_of_a_process_that_had_its_core_is_unexplained() -> None:
     for sample in found.samples:
         for process in sample.processes.values():
             process.core_wait_s = 0.0
-    assert faults_of(found) == ["4 fallbacks of reason overdue are unexplained"]
+    assert faults_of(found) == ["4 without explanation: overdue"]
 
 
 def test_a_lost_connection_in_the_middle_is_unexplained() -> None:
     found = soaked(sample=lambda number: {"fallbacks_by_reason": {"disconnected": 3 if number < 100 else 9}})
-    assert faults_of(found) == ["6 fallbacks of reason disconnected are unexplained"]
+    assert faults_of(found) == ["6 without explanation: disconnected"]
 
 
 def test_lost_records_and_failed_requests_are_faults() -> None:
     found = soaked(sample=lambda number: {"drops_by_cause": {"engine": 2}})
     found.failed_requests = 1
-    assert faults_of(found) == ["2 step records dropped: engine", "1 requests failed"]
+    assert faults_of(found) == ["2 without explanation: record dropped: engine", "1 requests failed"]
 
 
 def test_this_very_process_can_be_sampled() -> None:
