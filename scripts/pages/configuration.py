@@ -161,7 +161,7 @@ def _taken(variable: str) -> str:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return str(int(value))
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return ",".join(map(str, value))
     return str(value)
 
