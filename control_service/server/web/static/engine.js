@@ -21,9 +21,14 @@ export function showEngine(engine) {
 }
 
 function profileText(profile) {
-  const draft = profile.draft_model ? `, draft ${profile.draft_model}` : "";
-  return `${profile.target_model} · ${profile.algorithm}${draft} · SGLang ${profile.sglang_version}`
+  const draft = profile.draft_model ? `, draft ${modelName(profile.draft_model)}` : "";
+  return `${modelName(profile.target_model)} · ${profile.algorithm}${draft} · SGLang ${profile.sglang_version}`
     + ` · ${profile.dtype} on ${profile.accelerator}`;
+}
+
+// Of a directory, its name: that is what tells models apart. A hub's `owner/name` stays whole.
+function modelName(model) {
+  return model.startsWith("/") ? model.split("/").findLast(Boolean) ?? model : model;
 }
 
 function showFacts({ profile, now, control, decision, ...engine }) {
