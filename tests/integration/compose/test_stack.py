@@ -90,8 +90,11 @@ def test_prometheus_scrapes_the_service_and_the_engine(stack: NativeStack) -> No
 
 
 def test_what_was_scraped_is_there_to_query(stack: NativeStack) -> None:
-    query = 'turbospec_engine_connected{engine_id="sglang"} == 1'
-    assert eventually(lambda: bool(_prometheus(stack, "query", query)["result"]), timeout_s=60)
+    connected = 'turbospec_engine_connected{engine_id="sglang"} == 1'
+    assert eventually(lambda: bool(_prometheus(stack, "query", connected)["result"]), timeout_s=60)
+    # SGLang names its series sglang: or, to a scraper that asks for OpenMetrics, sglang_.
+    of_sglang = '{job="sglang", __name__=~"sglang.+"}'
+    assert eventually(lambda: bool(_prometheus(stack, "query", of_sglang)["result"]), timeout_s=60)
 
 
 def test_alerts_find_alertmanager(stack: NativeStack) -> None:
