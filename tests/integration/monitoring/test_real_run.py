@@ -149,9 +149,14 @@ def test_the_alert_fires_when_the_service_is_killed_and_ends_after_its_restart(r
 
 
 def test_every_query_of_every_dashboard_returns_data(run: Run) -> None:
-    for ratio in ("payoff", "regret"):
-        recorded = f'engine_id:turbospec_{ratio}:ratio_rate5m{{engine_id="{ENGINE}"}}'
-        assert eventually(lambda wanted=recorded: bool(run.monitoring.instant(wanted)), PATIENCE_S)  # type: ignore[misc]
+    # The last that comes after the restart: recorded ratios, and a decision with forecasts.
+    for metric in (
+        "engine_id:turbospec_payoff:ratio_rate5m",
+        "engine_id:turbospec_regret:ratio_rate5m",
+        "turbospec_candidate_goodput_tokens_per_second",
+    ):
+        wanted = f'{metric}{{engine_id="{ENGINE}"}}'
+        assert eventually(lambda wanted=wanted: bool(run.monitoring.instant(wanted)), PATIENCE_S)  # type: ignore[misc]
     # What fell back before the restart was counted by the service of before: look back that far.
     answers = ask(run.monitoring.prometheus_url, ENGINE, minutes=3, rate_interval="5s")
     print("\n" + table(answers))
