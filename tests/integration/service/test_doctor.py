@@ -284,9 +284,11 @@ async def test_a_kill_file_is_seen(
     assert (found.level, found.fix) == (Level.WARNING, f"rm {file}")
 
 
-async def test_an_engine_whose_steps_are_not_reported_is_a_problem(
-    unix_target: str, subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("idle", [True, False])
+async def test_an_engine_whose_steps_are_not_reported_is_a_problem_unless_it_idles(
+    unix_target: str, subject: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch, idle: bool
 ) -> None:
+    """An idle engine asks for its next step again and again, to have a lease when a request comes."""
     monkeypatch.setattr(engines, "WATCH_S", 0.5)
     async with connected_engine(unix_target, make_profile(), PHYSICS) as engine:
         await engine.ask(2)
@@ -294,6 +296,8 @@ async def test_an_engine_whose_steps_are_not_reported_is_a_problem(
         async def ask_on() -> None:
             while True:
                 await engine.ask(2)
+                if not idle:
+                    engine.lengths.append(0)
                 await asyncio.sleep(STEP_S)
 
         task = asyncio.create_task(ask_on())
@@ -302,8 +306,13 @@ async def test_an_engine_whose_steps_are_not_reported_is_a_problem(
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-    assert problems(found) == ["engine-a telemetry"]
-    assert "TURBOSPEC_OTLP_ADDRESS" in found["engine-a telemetry"].fix
+    telemetry = found["engine-a telemetry"]
+    if idle:
+        assert problems(found) == []
+        assert "idle" in telemetry.message
+    else:
+        assert problems(found) == ["engine-a telemetry"]
+        assert "TURBOSPEC_OTLP_ADDRESS" in telemetry.fix
 
 
 async def test_fallbacks_and_a_clock_that_is_off_are_seen(
