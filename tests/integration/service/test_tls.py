@@ -22,7 +22,7 @@ from control_service.server.app import ControlService
 from control_service.server.errors import StartError
 from control_service.settings import ServiceSettings
 from tests.integration.service.synthetic_engine import Physics, SyntheticEngine, cheap_drafts, make_profile
-from tests.support.service_certificates import HOST, Authority, Issued, serial_number
+from tests.support.certificates import HOST, Authority, Issued, serial_number
 
 PHYSICS = Physics(0.8, cheap_drafts)
 
