@@ -18,6 +18,7 @@ from dashboards.panels import (
     engine_variable,
     lines,
     number,
+    quantile,
     query,
     rows_of,
 )
@@ -210,13 +211,9 @@ def _control(engine: Dashboard) -> Dashboard:
                 "Cost on the step thread",
                 "Our code's time in a step, and its wait for a lease.",
                 SECONDS,
-                query(
-                    f"histogram_quantile(0.5, sum by (le) (rate({control}{{{E}}}[{RATE}])))", "control p50"
-                ),
-                query(
-                    f"histogram_quantile(0.99, sum by (le) (rate({control}{{{E}}}[{RATE}])))", "control p99"
-                ),
-                query(f"histogram_quantile(0.99, sum by (le) (rate({wait}{{{E}}}[{RATE}])))", "wait p99"),
+                quantile(0.5, control, E, "control p50"),
+                quantile(0.99, control, E, "control p99"),
+                quantile(0.99, wait, E, "wait p99"),
                 span=8,
             )
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards.panels import RATE, RATIO, SECONDS, lines, query
+from dashboards.panels import RATE, RATIO, SECONDS, lines, quantile, query
 
 # Of the engine that was chosen.
 E: Final = 'engine_id="$engine"'
@@ -86,8 +86,8 @@ def step_time(engine: Dashboard) -> Dashboard:
                 "Step duration",
                 "Of all steps.",
                 SECONDS,
-                query(f"histogram_quantile(0.5, sum by (le) (rate({duration}{{{E}}}[{RATE}])))", "p50"),
-                query(f"histogram_quantile(0.99, sum by (le) (rate({duration}{{{E}}}[{RATE}])))", "p99"),
+                quantile(0.5, duration, E, "p50"),
+                quantile(0.99, duration, E, "p99"),
                 span=6,
             )
         )
@@ -96,8 +96,8 @@ def step_time(engine: Dashboard) -> Dashboard:
                 "Error of forecast step times",
                 "Relative, as forecast just before each step was learned.",
                 RATIO,
-                query(f"histogram_quantile(0.5, sum by (le) (rate({error}{{{E}}}[{RATE}])))", "p50"),
-                query(f"histogram_quantile(0.9, sum by (le) (rate({error}{{{E}}}[{RATE}])))", "p90"),
+                quantile(0.5, error, E, "p50"),
+                quantile(0.9, error, E, "p90"),
                 span=6,
             )
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 from grafana_foundation_sdk.builders.dashboard import Dashboard, Row
 
-from dashboards.panels import RATE, SECONDS, lines, query, rows_of
+from dashboards.panels import RATE, SECONDS, lines, quantile, query, rows_of
 
 # Of the engines that were chosen.
 E: Final = 'engine_id=~"$engine"'
@@ -23,8 +23,8 @@ def service(fleet: Dashboard) -> Dashboard:
                 "Answer time",
                 "From a request's arrival to its answer's departure.",
                 SECONDS,
-                query(f"histogram_quantile(0.5, sum by (le) (rate({answer}{{{E}}}[{RATE}])))", "p50"),
-                query(f"histogram_quantile(0.99, sum by (le) (rate({answer}{{{E}}}[{RATE}])))", "p99"),
+                quantile(0.5, answer, E, "p50"),
+                quantile(0.99, answer, E, "p99"),
                 span=8,
             )
         )

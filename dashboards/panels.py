@@ -40,6 +40,12 @@ def query(expr: str, legend: str = "") -> prometheus.Dataquery:
     return prometheus.Dataquery().expr(expr).legend_format(legend).range()
 
 
+def quantile(q: float, bucket: str, matchers: str, legend: str) -> prometheus.Dataquery:
+    """A quantile over time of the histogram whose series `bucket` are, of those that match."""
+    expr = f"histogram_quantile({q:g}, sum by (le) (rate({bucket}{{{matchers}}}[{RATE}])))"
+    return query(expr, legend)
+
+
 def instant(expr: str, ref_id: str) -> prometheus.Dataquery:
     """One PromQL expression as of now, for a table; `ref_id` names its column."""
     return prometheus.Dataquery().expr(expr).format(PromQueryFormat.TABLE).instant().ref_id(ref_id)
