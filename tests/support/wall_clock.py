@@ -26,6 +26,7 @@ class WallClock:
             ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-o", str(self._library), str(SOURCE)],
             check=True,
         )
+        self._try()
 
     @property
     def environment(self) -> dict[str, str]:
