@@ -27,6 +27,8 @@ from sglang_patch.order import Order
 # the step's own.
 LOOK_S: Final = 0.0005
 LONGEST_SLEEP_S: Final = 0.005
+# While a lease holds for some steps more, nothing is to be passed on but a batch that its tiers do not cover.
+LEASED_SLEEP_S: Final = 0.02
 IDLE_S: Final = 0.25
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -73,7 +75,8 @@ def _pass_asks(board: Board, link: Link, stop: threading.Event) -> None:
         left = link.ask(board.newest_ask())
         now_s = time.monotonic()
         interval_s = (now_s - asked_s) / (sequence - seen)
-        nap_s = min(max(interval_s * (left + 1) / 2, LOOK_S), LONGEST_SLEEP_S)
+        longest_s = LEASED_SLEEP_S if left else LONGEST_SLEEP_S
+        nap_s = min(max(interval_s * (left + 1) / 2, LOOK_S), longest_s)
         seen, asked_s = sequence, now_s
 
 

@@ -15,11 +15,14 @@ from control_service.core.validation import rejection_cause
 
 # Until here models and choice change every few steps, and leases are as short.
 EARLY_STEPS = 64
-# A refit takes less than a millisecond: often while little is known, so that a cold start is
-# short, then so many steps apart, or so many seconds where steps are slow.
+# A refit takes a few milliseconds: often while little is known, so that a cold start is short, then so many
+# steps apart, or so many seconds where steps are slow. Of an engine known well it changes little while steps
+# bring no news (another length or batch than the last refit saw).
 REFIT_STEPS_MIN = 4
 REFIT_STEPS = 32
+REFIT_STEPS_QUIET = 128
 REFIT_SECONDS = 1.0
+WELL_KNOWN_STEPS = 1_024
 # A retried export must not count a step twice.
 REMEMBERED_STEPS = 8_192
 NOT_SWITCHES = frozenset({"probe", "cold_start", "no_telemetry", "models_not_ready"})
@@ -58,6 +61,9 @@ class EngineSession:
         self._seen_order: deque[int] = deque()
         self._steps_since_refit = 0
         self._seconds_since_refit = 0.0
+        # Length and batch bucket of the newest step that the last refit took in.
+        self._refitted: tuple[int, int] | None = None
+        self._news = True
         # Called when leases already given must be replaced, not only left to run out.
         self.on_change: Callable[[], None] = _nothing
 
@@ -66,9 +72,11 @@ class EngineSession:
         """Whether enough new steps were seen since the last refit."""
         if self._steps_since_refit < REFIT_STEPS_MIN:
             return False
+        steps_total = self.counters.steps_total
+        quiet = steps_total >= WELL_KNOWN_STEPS and not self._news
         return (
-            self.counters.steps_total < EARLY_STEPS
-            or self._steps_since_refit >= REFIT_STEPS
+            steps_total < EARLY_STEPS
+            or self._steps_since_refit >= (REFIT_STEPS_QUIET if quiet else REFIT_STEPS)
             or self._seconds_since_refit >= REFIT_SECONDS
         )
 
@@ -107,6 +115,7 @@ class EngineSession:
         self.policy.observe(step, self._view())
         self._steps_since_refit += 1
         self._seconds_since_refit += step.duration_s
+        self._news = self._news or self._place(step) != self._refitted
         return None
 
     def refit(self) -> None:
@@ -114,6 +123,9 @@ class EngineSession:
         self.models.refit()
         self._steps_since_refit = 0
         self._seconds_since_refit = 0.0
+        self._news = False
+        if self.newest_step is not None:
+            self._refitted = self._place(self.newest_step)
 
     def set_mode(self, mode: Mode, canary_percent: int) -> None:
         """What the engine does with answers, at once."""
@@ -135,6 +147,9 @@ class EngineSession:
             return self.decisions[-1]
         place = decision_id - self.decisions[0].decision_id
         return self.decisions[place] if 0 <= place < len(self.decisions) else None
+
+    def _place(self, step: StepObservation) -> tuple[int, int]:
+        return step.num_steps, self.models.buckets.index(step.batch_size)
 
     def _with_context(self, query: StepQuery) -> StepQuery:
         """An engine that does not know its context yet says 0: the newest step's is close."""

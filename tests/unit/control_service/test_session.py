@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from control_service.core.counters import REASONS_MAX, EngineCounters, Histogram
 from control_service.core.registry import EngineRegistry, FencedEpochError, TooManyEnginesError, make_policy
-from control_service.core.session import REMEMBERED_STEPS, EngineSession, LeaseTerms
+from control_service.core.session import (
+    REFIT_STEPS,
+    REFIT_STEPS_QUIET,
+    REMEMBERED_STEPS,
+    WELL_KNOWN_STEPS,
+    EngineSession,
+    LeaseTerms,
+)
 from control_service.core.types import Lease, Mode
 from control_service.core.validation import InvalidFieldError
 from tests.unit.control_service.factories import observation, profile, query
@@ -62,6 +69,24 @@ def test_a_first_fit_exists_after_the_tour_and_the_best_length_is_chosen() -> No
     assert {tier.num_steps for tier in leases[-1].tiers} == {5}
     generations = [lease.model_generation for lease in leases]
     assert generations == sorted(generations)
+
+
+def test_an_engine_known_well_is_refitted_seldom_until_something_changes() -> None:
+    target = session()
+    serve(target, WELL_KNOWN_STEPS)
+
+    def steps_to_refit(length: int) -> int:
+        start, count = target.newest_step.step_index if target.newest_step else 0, 0
+        while not target.needs_refit:
+            count += 1
+            target.observe(observation(start + count, length, (length, 0), 0.005, previous_num_steps=length))
+        target.refit()
+        return count
+
+    steps_to_refit(5)
+    assert steps_to_refit(5) == REFIT_STEPS_QUIET
+    assert steps_to_refit(0) == REFIT_STEPS
+    assert steps_to_refit(0) == REFIT_STEPS_QUIET
 
 
 def test_without_telemetry_nothing_is_speculated_on() -> None:
