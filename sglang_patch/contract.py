@@ -85,6 +85,26 @@ CONTRACT: Final[tuple[Callable_ | Attribute, ...]] = (
     Callable_(_NGRAM + "._update_ngram_corpus", ("self", "batch")),
     Attribute(_NGRAM, "draft_token_num"),
     Attribute(_NGRAM, "speculative_num_draft_tokens"),
+    # ... and its steps of length 0 on a CPU
+    Attribute(_NGRAM, "enable_overlap"),
+    Attribute(_NGRAM, "model_runner"),
+    Attribute(_SRT + "model_executor.model_runner.ModelRunner", "watermark_state"),
+    *(
+        Attribute(_BATCH, name)
+        for name in (
+            "input_ids",
+            "out_cache_loc",
+            "seq_lens",
+            "seq_lens_sum",
+            "spec_info",
+            "req_pool_indices",
+            "req_to_token_pool",
+            "return_logprob",
+            "return_hidden_states",
+            "has_grammar",
+        )
+    ),
+    Attribute(_SRT + "managers.schedule_batch.Req", "output_ids"),
     *(
         Attribute(_NGRAM, name + "_batch")
         for name in (

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from sglang_patch.control import StepControl
+from sglang_patch.hooks import plain_decode
 from sglang_patch.hooks.attach import Attacher, carry, contained, control_of, guarded
 from sglang_patch.hooks.eagle import timed
 from sglang_patch.recorder import StepRecord
@@ -82,6 +83,9 @@ def forward(original: Callable[..., Any], worker: Any, batch: Any, *args: Any, *
     record = _set_width(control, worker, batch)
     start_ns = time.monotonic_ns()
     result = original(worker, batch, *args, **kwargs)
+    if plain_decode.prepared(batch):
+        # What it commits is to be drafted from all the same.
+        worker._update_ngram_corpus(batch)
     _finish(control, worker, len(batch.reqs), result, record, start_ns)
     return result
 
@@ -137,7 +141,13 @@ def update_corpus(original: Callable[..., Any], worker: Any, batch: Any) -> None
         _at_full_width(original, worker, batch)
 
 
-prepare = timed("draft_ns")
+_prepare_timed = timed("draft_ns")
+
+
+def prepare(original: Callable[..., Any], worker: Any, batch: Any) -> None:
+    control = control_of(worker)
+    if control is None or not plain_decode.prepare(control, worker, batch):
+        _prepare_timed(original, worker, batch)
 
 
 def _at_full_width(original: Callable[..., Any], worker: Any, batch: Any) -> Any:

@@ -49,6 +49,7 @@ class Engine:
             reqs=[SimpleNamespace(spec_verify_ct=1), SimpleNamespace(spec_verify_ct=0)],
             seq_lens_cpu=torch.tensor([7, 9]),
             forward_mode=SimpleNamespace(is_decode=lambda: decode),
+            spec_info="of the step before",
         )
 
     def prefill_and_decode(self) -> None:
