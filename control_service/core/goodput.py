@@ -27,6 +27,8 @@ REMORSE_ELSEWHERE = 1.0
 REMORSE_STEPS = 400.0
 SETTLE_STEPS = 200.0
 TIER_REACH = 1
+# Without anything new to judge by, whether to probe is asked again after so many steps: back-offs run out.
+CONSIDER_STEPS = 32
 # Without telemetry for this long the models describe the past: do not speculate on it.
 STALE_STEPS = 2_000
 CONTEXT_STEP_LOG2 = 0.25
@@ -64,6 +66,7 @@ class GoodputPolicy:
         self._switched_bucket = -1
         self._settled_at = 0
         self._first_step_index: int | None = None
+        self._consider_at = 0
         self._cached: _Cached | None = None
 
     def choose(self, query: StepQuery, view: ModelView) -> Choice:
@@ -132,11 +135,13 @@ class GoodputPolicy:
         cached = self._cached
         if cached is None or cached.key != key:
             cached = self._evaluate(key, query, bucket, forecaster)
-            if probe is None and view.may_explore and self._incumbent is not None:
-                probe = self._prober.consider(
-                    query.step_index, view.observed_step_index, bucket, cached.forecast, self._incumbent
-                )
+            self._consider_at = query.step_index
         assert self._incumbent is not None
+        if probe is None and view.may_explore and query.step_index >= self._consider_at:
+            self._consider_at = query.step_index + CONSIDER_STEPS
+            probe = self._prober.consider(
+                query.step_index, view.observed_step_index, bucket, cached.forecast, self._incumbent
+            )
         if probe is not None:
             upper = max(forecaster.buckets.sizes[bucket], query.batch_size)
             tiers = _override(cached.tiers, query.batch_size, upper, probe.num_steps)
