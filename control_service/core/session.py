@@ -16,13 +16,13 @@ from control_service.core.validation import rejection_cause
 # Until here models and choice change every few steps, and leases are as short.
 EARLY_STEPS = 64
 # A refit takes a few milliseconds: often while little is known, so that a cold start is short, then so many
-# steps apart, or so many seconds where steps are slow. Of an engine known well it changes little while steps
-# bring no news (another length or batch than the last refit saw).
+# steps apart, or so many seconds where steps are slow. It changes little of an engine that has run one length
+# in batches of one bucket for a while.
 REFIT_STEPS_MIN = 4
 REFIT_STEPS = 32
 REFIT_STEPS_QUIET = 128
+QUIET_AFTER_STEPS = 512
 REFIT_SECONDS = 1.0
-WELL_KNOWN_STEPS = 1_024
 # A retried export must not count a step twice.
 REMEMBERED_STEPS = 8_192
 NOT_SWITCHES = frozenset({"probe", "cold_start", "no_telemetry", "models_not_ready"})
@@ -61,9 +61,9 @@ class EngineSession:
         self._seen_order: deque[int] = deque()
         self._steps_since_refit = 0
         self._seconds_since_refit = 0.0
-        # Length and batch bucket of the newest step that the last refit took in.
-        self._refitted: tuple[int, int] | None = None
-        self._news = True
+        # Length and batch bucket of the last step, and for how many steps they have been the same.
+        self._regime: tuple[int, int] | None = None
+        self._regime_steps = 0
         # Called when leases already given must be replaced, not only left to run out.
         self.on_change: Callable[[], None] = _nothing
 
@@ -72,11 +72,10 @@ class EngineSession:
         """Whether enough new steps were seen since the last refit."""
         if self._steps_since_refit < REFIT_STEPS_MIN:
             return False
-        steps_total = self.counters.steps_total
-        quiet = steps_total >= WELL_KNOWN_STEPS and not self._news
+        enough = REFIT_STEPS if self._regime_steps < QUIET_AFTER_STEPS else REFIT_STEPS_QUIET
         return (
-            steps_total < EARLY_STEPS
-            or self._steps_since_refit >= (REFIT_STEPS_QUIET if quiet else REFIT_STEPS)
+            self.counters.steps_total < EARLY_STEPS
+            or self._steps_since_refit >= enough
             or self._seconds_since_refit >= REFIT_SECONDS
         )
 
@@ -115,7 +114,9 @@ class EngineSession:
         self.policy.observe(step, self._view())
         self._steps_since_refit += 1
         self._seconds_since_refit += step.duration_s
-        self._news = self._news or self._place(step) != self._refitted
+        regime = step.num_steps, self.models.buckets.index(step.batch_size)
+        self._regime_steps = self._regime_steps + 1 if regime == self._regime else 0
+        self._regime = regime
         return None
 
     def refit(self) -> None:
@@ -123,9 +124,6 @@ class EngineSession:
         self.models.refit()
         self._steps_since_refit = 0
         self._seconds_since_refit = 0.0
-        self._news = False
-        if self.newest_step is not None:
-            self._refitted = self._place(self.newest_step)
 
     def set_mode(self, mode: Mode, canary_percent: int) -> None:
         """What the engine does with answers, at once."""
@@ -147,9 +145,6 @@ class EngineSession:
             return self.decisions[-1]
         place = decision_id - self.decisions[0].decision_id
         return self.decisions[place] if 0 <= place < len(self.decisions) else None
-
-    def _place(self, step: StepObservation) -> tuple[int, int]:
-        return step.num_steps, self.models.buckets.index(step.batch_size)
 
     def _with_context(self, query: StepQuery) -> StepQuery:
         """An engine that does not know its context yet says 0: the newest step's is close."""

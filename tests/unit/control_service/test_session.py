@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from control_service.core.counters import REASONS_MAX, EngineCounters, Histogram
 from control_service.core.registry import EngineRegistry, FencedEpochError, TooManyEnginesError, make_policy
 from control_service.core.session import (
+    QUIET_AFTER_STEPS,
     REFIT_STEPS,
     REFIT_STEPS_QUIET,
     REMEMBERED_STEPS,
-    WELL_KNOWN_STEPS,
     EngineSession,
     LeaseTerms,
 )
@@ -71,22 +71,25 @@ def test_a_first_fit_exists_after_the_tour_and_the_best_length_is_chosen() -> No
     assert generations == sorted(generations)
 
 
-def test_an_engine_known_well_is_refitted_seldom_until_something_changes() -> None:
+def test_an_engine_that_stays_in_one_regime_is_refitted_seldom() -> None:
     target = session()
-    serve(target, WELL_KNOWN_STEPS)
+    serve(target, 100)
+    step_index = 100
 
     def steps_to_refit(length: int) -> int:
-        start, count = target.newest_step.step_index if target.newest_step else 0, 0
+        nonlocal step_index
+        count = 0
         while not target.needs_refit:
-            count += 1
-            target.observe(observation(start + count, length, (length, 0), 0.005, previous_num_steps=length))
+            count, step_index = count + 1, step_index + 1
+            target.observe(observation(step_index, length, (length, 0), 0.005, previous_num_steps=length))
         target.refit()
         return count
 
     steps_to_refit(5)
-    assert steps_to_refit(5) == REFIT_STEPS_QUIET
+    counts = [steps_to_refit(5) for _ in range(QUIET_AFTER_STEPS // REFIT_STEPS + 1)]
+    assert counts[0] == REFIT_STEPS
+    assert counts[-1] == REFIT_STEPS_QUIET
     assert steps_to_refit(0) == REFIT_STEPS
-    assert steps_to_refit(0) == REFIT_STEPS_QUIET
 
 
 def test_without_telemetry_nothing_is_speculated_on() -> None:
