@@ -7,7 +7,7 @@ ARGS ?=
 NAMES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-test setup-service serve demo bench soak chaos fuzz test test-unit images-test lint format \
+.PHONY: help setup setup-test setup-service serve monitor demo bench soak chaos fuzz test test-unit images-test lint format \
 	certs audit sbom proto docs dashboards clean
 
 help: ## this list
@@ -24,6 +24,10 @@ setup-service: ## .venv with the control service and the command line only (no S
 
 serve: setup ## SGLang under control on http://127.0.0.1:30000, until Ctrl-C
 	@$(BIN)/turbospec up $(ARGS)
+
+monitor: ## Prometheus and Alertmanager beside it, with our rules, until Ctrl-C (Debian packages)
+	@$(PYTHON) scripts/setup.py --profile monitor
+	@$(BIN)/python -m dashboards.local $(ARGS)
 
 demo: setup ## serve, put a moving load on it, and compare with fixed lengths
 	@$(BIN)/turbospec demo $(ARGS)

@@ -1,4 +1,4 @@
-"""Sets up `.venv` with pinned dependencies: `python scripts/setup.py [--profile serve|test|images|service]`.
+"""Sets up `.venv` with pinned dependencies: `python scripts/setup.py [--profile NAME]`, see PROFILES.
 
 Needs nothing but Python's standard library, so that any Python from 3.11 can run it. Every step leaves a
 stamp, a digest of what it was made from; a step whose stamp still holds is skipped, so a second run costs
@@ -45,11 +45,14 @@ SERVE_TOOLS: Final = (
     Tool("make", "make", "runs the Makefile"),
     Tool("g++", "g++", "compiles SGLang's NGRAM drafter at its first use"),
 )
-TEST_TOOLS: Final = (
-    *SERVE_TOOLS,
-    Tool("redis-server", "redis-server", "holds what two control services share"),
+MONITOR_TOOLS: Final = (
     Tool("prometheus", "prometheus", "scrapes a real run; promtool checks rules"),
     Tool("prometheus-alertmanager", "prometheus-alertmanager", "receives real alerts"),
+)
+TEST_TOOLS: Final = (
+    *SERVE_TOOLS,
+    *MONITOR_TOOLS,
+    Tool("redis-server", "redis-server", "holds what two control services share"),
     Tool("chromium", "chromium", "opens the status page"),
 )
 IMAGE_TOOLS: Final = (
@@ -116,6 +119,7 @@ PROFILES: Final = {
     "serve": Profile(_ALL_STEPS, SERVE_TOOLS),
     "test": Profile((*_ALL_STEPS, _project("browser")), TEST_TOOLS),
     "images": Profile((), IMAGE_TOOLS),
+    "monitor": Profile(_ALL_STEPS, (*SERVE_TOOLS, *MONITOR_TOOLS)),
     "service": Profile((_project("service,cli"),)),
 }
 

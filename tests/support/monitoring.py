@@ -9,7 +9,8 @@ from typing import Any, Final
 import httpx
 import yaml
 
-from dashboards.queries import HERE, RULES
+from dashboards import local
+from dashboards.queries import RULES
 from tests.support.background import Background
 from tests.support.engine_server import free_port
 
@@ -44,31 +45,26 @@ class Monitoring:
 
     def __init__(self, directory: Path, metrics_port: int) -> None:
         self._directory = directory
-        prometheus, alertmanager = free_port(), free_port()
-        self.prometheus_url = f"http://127.0.0.1:{prometheus}"
-        self.alertmanager_url = f"http://127.0.0.1:{alertmanager}"
+        prometheus, alertmanager = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.prometheus_url = f"http://{prometheus}"
+        self.alertmanager_url = f"http://{alertmanager}"
         faster_rules(directory / "rules")
-        config = self._configuration(metrics_port, prometheus, alertmanager)
+        targets = {
+            "turbospec": f"127.0.0.1:{metrics_port}",
+            "prometheus": prometheus,
+            "alertmanager": alertmanager,
+        }
+        config = local.configuration(targets, alertmanager)
+        config["rule_files"] = ["rules/*.yaml"]
+        config["global"] |= {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL}
         (directory / "prometheus.yaml").write_text(yaml.safe_dump(config))
         self._alertmanager = Background(
-            [
-                "prometheus-alertmanager",
-                f"--config.file={HERE / 'alertmanager' / 'alertmanager.yaml'}",
-                f"--storage.path={directory / 'alertmanager'}",
-                f"--web.listen-address=127.0.0.1:{alertmanager}",
-                "--cluster.listen-address=",
-            ],
+            local.alertmanager_command(directory / "alertmanager", alertmanager),
             directory / "alertmanager.log",
             is_ready=lambda: _answers(f"{self.alertmanager_url}/-/ready"),
         )
         self._prometheus = Background(
-            [
-                "prometheus",
-                f"--config.file={directory / 'prometheus.yaml'}",
-                f"--storage.tsdb.path={directory / 'tsdb'}",
-                f"--web.listen-address=127.0.0.1:{prometheus}",
-                "--log.level=warn",
-            ],
+            local.prometheus_command(directory / "prometheus.yaml", directory / "tsdb", prometheus),
             directory / "prometheus.log",
             is_ready=lambda: _answers(f"{self.prometheus_url}/-/ready"),
         )
@@ -102,20 +98,6 @@ class Monitoring:
         """Active alerts of that name at Alertmanager."""
         alerts = httpx.get(f"{self.alertmanager_url}/api/v2/alerts", timeout=10).json()
         return [alert for alert in alerts if alert["labels"]["alertname"] == name]
-
-    def _configuration(self, metrics_port: int, prometheus: int, alertmanager: int) -> dict[str, Any]:
-        """The checked-in one, with addresses of here and faster intervals."""
-        path = HERE / "prometheus" / "prometheus.yaml"
-        config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-        config["global"] |= {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL}
-        (managers,) = config["alerting"]["alertmanagers"]
-        managers["static_configs"] = [{"targets": [f"127.0.0.1:{alertmanager}"]}]
-        ports = {"turbospec": metrics_port, "prometheus": prometheus, "alertmanager": alertmanager}
-        # There is no SGLang and no collector here.
-        config["scrape_configs"] = [job for job in config["scrape_configs"] if job["job_name"] in ports]
-        for job in config["scrape_configs"]:
-            job["static_configs"] = [{"targets": [f"127.0.0.1:{ports[job['job_name']]}"]}]
-        return config
 
 
 def _answers(url: str) -> bool:
