@@ -71,6 +71,9 @@ class Growth(Record):
     rss_mib: float
     slope_mib_per_h: float
     standard_error_mib_per_h: float
+    # Of the last third alone: what fills up slowly grows, but ever less; what leaks does not.
+    late_slope_mib_per_h: float
+    late_standard_error_mib_per_h: float
     bound_mib_per_h: float
     # Highest of the first half and of the second.
     threads: tuple[int, int]
@@ -113,9 +116,10 @@ def growth_of(result: SoakResult) -> list[Growth]:
 
 def _growth(name: str, kept: Sequence[Sample]) -> Growth:
     of_process = [sample.processes[name] for sample in kept]
-    slope = slope_of(
-        [sample.at_s / SECONDS_PER_HOUR for sample in kept], [one.rss_bytes / MIB for one in of_process]
-    )
+    hours = [sample.at_s / SECONDS_PER_HOUR for sample in kept]
+    mib = [one.rss_bytes / MIB for one in of_process]
+    late = -(-len(kept) // 3)
+    slope, late_slope = slope_of(hours, mib), slope_of(hours[-late:], mib[-late:])
     half = len(of_process) // 2
     first, second = of_process[:half], of_process[half:]
     return Growth(
@@ -123,6 +127,8 @@ def _growth(name: str, kept: Sequence[Sample]) -> Growth:
         rss_mib=of_process[-1].rss_bytes / MIB,
         slope_mib_per_h=slope.value,
         standard_error_mib_per_h=slope.standard_error,
+        late_slope_mib_per_h=late_slope.value,
+        late_standard_error_mib_per_h=late_slope.standard_error,
         bound_mib_per_h=RSS_BOUND_MIB_PER_H[name],
         threads=(max(one.threads for one in first), max(one.threads for one in second)),
         descriptors=(max(one.descriptors for one in first), max(one.descriptors for one in second)),
@@ -191,13 +197,13 @@ def tables(result: SoakResult) -> list[Table]:
     """Growth, and fallbacks."""
     growth = Table(
         "growth after the warm-up",
-        ("process", "RSS MiB", "slope MiB/h", "standard error", "bound", "threads", "descriptors"),
+        ("process", "RSS MiB", "MiB/h", "of the last third", "bound", "threads", "descriptors"),
         [
             (
                 one.process,
                 f"{one.rss_mib:.1f}",
-                f"{one.slope_mib_per_h:+.2f}",
-                f"{one.standard_error_mib_per_h:.2f}",
+                f"{one.slope_mib_per_h:+.2f} ± {one.standard_error_mib_per_h:.2f}",
+                f"{one.late_slope_mib_per_h:+.2f} ± {one.late_standard_error_mib_per_h:.2f}",
                 f"{one.bound_mib_per_h:g}",
                 f"{one.threads[0]} -> {one.threads[1]}",
                 f"{one.descriptors[0]} -> {one.descriptors[1]}",
