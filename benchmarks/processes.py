@@ -56,9 +56,9 @@ class ManagedProcess:
         if not self.alive:
             raise self.failure("has stopped")
 
-    def pause(self) -> None:
-        """Stop the whole tree in its tracks (SIGSTOP)."""
-        self._paused = self.members()
+    def pause(self, spare: str | None = None) -> None:
+        """Stop the tree in its tracks (SIGSTOP), but for programs with the word `spare` in their command."""
+        self._paused = [process for process in self.members() if spare not in _command(process)]
         for process in self._paused:
             _signal(process, signal.SIGSTOP)
 
@@ -152,3 +152,11 @@ def _session_of(pid: int) -> int:
         return os.getsid(pid)
     except ProcessLookupError:
         return -1
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Its words; none if it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

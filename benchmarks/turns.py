@@ -1,7 +1,8 @@
 """Turns: every server keeps its load for a whole cell, but only one runs at a time; the others are stopped.
 
 The speed of a machine changes within seconds. Servers that take short turns in a shuffled order meet
-the same changes, and none pays for a ramp: it goes on where it was stopped.
+the same changes, and none pays for a ramp: it goes on where it was stopped. Our agent stays awake, as it does
+beside an idle engine: stopped for many seconds it would lose its connection and begin each turn with another.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from benchmarks.load import LoadGenerator
 from benchmarks.results import RequestRecord, VariantRun
@@ -20,6 +21,7 @@ from benchmarks.servers import Server, ServerSet
 from benchmarks.workload import LoadKind, prompts
 
 Player = TypeVar("Player")
+AGENT: Final = "sglang_patch.agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class LoadedServer:
         try:
             yield self
         finally:
-            self.server.process.pause()
+            self.server.process.pause(AGENT)
 
     async def warm_up(self, clients: int, seconds: float) -> None:
         """Begin the load; what happens here does not count."""
@@ -102,7 +104,7 @@ async def loaded(
             players.append(LoadedServer(server, await stack.enter_async_context(load)))
         try:
             for server in servers:
-                server.process.pause()
+                server.process.pause(AGENT)
             yield players
         finally:
             for server in servers:

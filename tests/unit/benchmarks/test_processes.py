@@ -119,3 +119,18 @@ def test_a_paused_tree_does_nothing_until_it_is_resumed_and_can_be_stopped(tmp_p
     finally:
         process.stop()
     assert not process.alive
+
+
+def test_a_program_that_is_spared_goes_on_in_a_paused_tree(tmp_path: Path) -> None:
+    ticks = "import time\nwhile True:\n    print('.', end='', flush=True)\n    time.sleep(0.01)\n"
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ticks!r}, 'spared'])"
+    process = start(tmp_path, command)
+    try:
+        assert eventually(lambda: process.log_path.stat().st_size > 0, WAIT_S)
+        process.pause("spared")
+        paused_at = process.log_path.stat().st_size
+        assert eventually(lambda: process.log_path.stat().st_size > paused_at + 20, WAIT_S)
+        assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+    finally:
+        process.stop()
+    assert not process.alive
