@@ -12,7 +12,9 @@ TOKEN_SCATTER_RATIO = 0.5
 LUCK_Z = 2.0
 # One slow step (a prefill in between, a busy neighbour) must not trip the guard.
 DURATION_CLIP_RATIO = 2.0
-HOLD_STEPS = 512
+# Held shortly at first: steps of length 0 then tell what they take with such contexts, and where the guard
+# was wrong about that, the choice is free again soon.
+HOLD_STEPS = 64
 HOLD_MAX_STEPS = 8_192
 
 
