@@ -201,7 +201,8 @@ def _variant_stats(label: str, runs: list[VariantRun], reference: dict[tuple[int
             request.chunk_s[0] - request.sent_s
             for run in runs
             for request in run.requests
-            if not request.starts_before and request.sent_s >= run.window_start_s
+            # One that the end of the run found before its first token has none to time.
+            if request.chunk_s and not request.starts_before and request.sent_s >= run.window_start_s
         ],
         mean_accepted_length=_mean_accepted_length(runs),
         outputs_equal=sum(digests[key] == reference[key] for key in compared),

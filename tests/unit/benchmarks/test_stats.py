@@ -83,6 +83,12 @@ def test_latencies_of_one_answer() -> None:
     assert stats.tpot_s == [pytest.approx(0.4 / 20)]
 
 
+def test_an_answer_that_has_not_begun_by_the_end_has_no_latency() -> None:
+    waiting = run("nospec", 0).model_copy(update={"requests": [request([], sent_s=0.75)]})
+    stats = cell_stats(cell(waiting)).variants["nospec"]
+    assert (stats.ttft_s, stats.tpot_s, stats.itl_s) == ([], [], [])
+
+
 def test_an_answer_of_one_chunk_has_no_time_per_token() -> None:
     stats = cell_stats(cell(run("nospec", 500))).variants["nospec"]
     assert stats.tpot_s == []
