@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from sglang_patch.breaker import OPENS_AT_MISSES
-from sglang_patch.decision import BREAKER, DEADLINE, FALLBACK
+from sglang_patch.decision import BREAKER, DEADLINE, FALLBACK, LEASE
+from sglang_patch.recorder import StepRecord
 from tests.support.control_process import ControlProcess
 from tests.support.scripted_service import ScriptedService
 from tests.support.stepped_engine import SteppedEngine
@@ -56,9 +57,17 @@ def test_a_stopped_service_is_noticed_given_up_and_found_again(service: ControlP
     try:
         assert stepping_until(engine, names.LINK_FRESH, 30)
         os.kill(pid_of(service), signal.SIGSTOP)
-        waited = []
-        assert eventually(lambda: (waited.append(engine.step()), state(engine) == names.LINK_OPEN)[1])
-        assert sum(record.decision.wait_ns > 0 for record in waited) <= 1, "one deadline, then nothing"
+        steps: list[StepRecord] = []
+        assert eventually(lambda: (steps.append(engine.step()), state(engine) == names.LINK_OPEN)[1])
+        # An answer that was on its way when the service stopped may still come, and earns one more deadline.
+        missed = [
+            list(run)
+            for source, run in itertools.groupby(steps, lambda step: step.decision.source)
+            if source != LEASE
+        ]
+        assert 1 <= len(missed) <= 3
+        for run in missed:
+            assert sum(step.decision.wait_ns > 0 for step in run) <= 1, "one deadline, then nothing"
         assert stepping_until(engine, names.LINK_CONNECTING), "the silent stream is given up"
         at_once(service.address)
         os.kill(pid_of(service), signal.SIGCONT)
