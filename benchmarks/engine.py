@@ -69,10 +69,12 @@ def main(
     rounds: Annotated[
         int, typer.Option(min=1, help="In each, every variant has one turn, in a shuffled order.")
     ] = 30,
-    seconds: Annotated[float, typer.Option(min=0.5, help="Measured seconds of one turn.")] = 1.5,
-    settle: Annotated[float, typer.Option(min=0, help="Seconds of a turn before the measured ones.")] = 0.3,
+    seconds: Annotated[
+        float, typer.Option(min=0.5, help="Measured seconds of a turn, at the median speed of the variants.")
+    ] = 1.5,
+    settle: Annotated[float, typer.Option(min=0, help="The same, before the measured ones.")] = 0.3,
     warmup: Annotated[
-        float, typer.Option(min=0, help="Seconds of load on each variant before a cell.")
+        float, typer.Option(min=1, help="Seconds of load on each variant before a cell.")
     ] = 6.0,
     seed: Annotated[int, typer.Option(help="Of prompts and orders.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

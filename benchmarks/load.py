@@ -85,6 +85,9 @@ class LoadGenerator:
         self._leavers: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
         self._began_s = 0.0
+        # Tokens that `run_to` waits for, and the arrival of the chunk that reached them.
+        self._goal_tokens = 0
+        self._reached: asyncio.Future[float] | None = None
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(
@@ -130,11 +133,27 @@ class LoadGenerator:
         """Let the clients work; raises LoadError as soon as one of them fails."""
         deadline_s = self.now_s + seconds
         while (left_s := deadline_s - self.now_s) > 0:
-            running = [task for task in self._clients.values() if not task.done()]
-            if not running:
-                raise LoadError("no client is left: the prompts have run out")
-            await asyncio.wait(running, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._running(), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             self._raise_failures()
+
+    async def run_to(self, tokens_total: int) -> float:
+        """Let the clients work until a chunk brings their tokens to so many; returns when it arrived.
+
+        Where there are as many already, that is the next chunk. Raises LoadError as `run_for` does.
+        """
+        self._goal_tokens = tokens_total
+        reached: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._reached = reached
+        while not reached.done():
+            await asyncio.wait([reached, *self._running()], return_when=asyncio.FIRST_COMPLETED)
+            self._raise_failures()
+        return reached.result()
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        running = [task for task in self._clients.values() if not task.done()]
+        if not running:
+            raise LoadError("no client is left: the prompts have run out")
+        return running
 
     async def _cancel(self) -> None:
         for task in self._clients.values():
@@ -186,6 +205,9 @@ class LoadGenerator:
             record.chunk_s.append(round(self.now_s, TIME_DIGITS))
             record.chunk_tokens.append(fresh)
             self.tokens_total += fresh
+            if self._reached is not None and self.tokens_total >= self._goal_tokens:
+                self._reached.set_result(record.chunk_s[-1])
+                self._reached = None
         if chunk.verify_steps is not None:
             record.verify_steps = chunk.verify_steps
             record.accepted_drafts = chunk.accepted_drafts

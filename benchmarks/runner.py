@@ -14,7 +14,7 @@ from benchmarks.report import cell_name
 from benchmarks.results import BenchResult, Cell
 from benchmarks.servers import ServerSet, Setup, control_session, reset_server, server_capacity
 from benchmarks.stats import goodput_tokens_per_s
-from benchmarks.turns import LoadedServer, Pace, loaded, shuffled
+from benchmarks.turns import LoadedServer, Pace, Work, loaded, shuffled
 from benchmarks.variants import Variant, VariantKind, plan_groups
 from benchmarks.workload import LoadKind
 from turbospec.v1.admin_pb2 import EngineStatus
@@ -109,14 +109,12 @@ class Runner:
         seed = f"{self._plan.seed}/{cell.load}/{cell.clients}"
         before = list(cell.runs)
         async with loaded(servers.servers, cell.load, seed, vocabulary_size) as players:
-            for player in players:
-                async with player.awake():
-                    await player.warm_up(cell.clients, self._plan.warmup_s)
+            work = await self._warm_up(players, cell.clients)
             counted = await self._control(servers, players)
             for number in range(self._plan.rounds):
                 for position, player in shuffled(players, f"{seed}/{group}/{number}"):
                     async with player.awake():
-                        await player.take_turn(servers, number, position, self._plan.pace)
+                        await player.take_turn(servers, number, position, work)
                 cell.runs = before + [run for player in players for run in player.runs(group)]
                 await asyncio.to_thread(self._result.save, self._output)
                 self._say(
@@ -124,6 +122,16 @@ class Runner:
                 )
             await self._count_control(servers, players, cell, counted)
         await asyncio.to_thread(self._result.save, self._output)
+
+    async def _warm_up(self, players: Sequence[LoadedServer], clients: int) -> Work:
+        tokens = []
+        for player in players:
+            async with player.awake():
+                tokens.append(await player.warm_up(clients, self._plan.warmup_s))
+        for player in players:
+            async with player.awake():
+                await player.catch_up(max(tokens))
+        return self._plan.pace.work([count / self._plan.warmup_s for count in tokens])
 
     async def _control(self, servers: ServerSet, players: Sequence[LoadedServer]) -> dict[str, EngineStatus]:
         """What the service has counted so far, by variant."""

@@ -3,6 +3,10 @@
 The speed of a machine changes within seconds. Servers that take short turns in a shuffled order meet
 the same changes, and none pays for a ramp: it goes on where it was stopped. Our agent stays awake, as it does
 beside an idle engine: stopped for many seconds it would lose its connection and begin each turn with another.
+
+A turn is so many tokens, not so many seconds: the n-th turn of every server generates the same stretch of the
+same answers, with the same prefills between them. What a text lets a drafter guess, or how many prompts fall
+into a turn, then is no difference between servers.
 """
 
 from __future__ import annotations
@@ -10,18 +14,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import statistics
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
-from benchmarks.load import LoadGenerator
+from benchmarks.load import TIME_DIGITS, LoadGenerator
 from benchmarks.results import RequestRecord, VariantRun
 from benchmarks.servers import Server, ServerSet
 from benchmarks.workload import LoadKind, prompts
 
 Player = TypeVar("Player")
 AGENT: Final = "sglang_patch.agent"
+# Between a time that was noted and the next one that could be.
+JUST_AFTER_S: Final = 0.5 * 10.0**-TIME_DIGITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class LoadedServer:
         self.server = server
         self._load = load
         self._turns: list[Turn] = []
+        # The load's tokens at which the next turn begins.
+        self._next_token = 0
 
     @asynccontextmanager
     async def awake(self) -> AsyncIterator[Self]:
@@ -52,18 +61,25 @@ class LoadedServer:
         finally:
             self.server.process.pause(AGENT)
 
-    async def warm_up(self, clients: int, seconds: float) -> None:
-        """Begin the load; what happens here does not count."""
+    async def warm_up(self, clients: int, seconds: float) -> int:
+        """Begin the load; what happens here does not count. Returns the tokens it came to."""
         self._load.resize(clients)
         await self._load.run_for(seconds)
+        return self._load.tokens_total
 
-    async def take_turn(self, servers: ServerSet, number: int, position: int, plan: Pace) -> None:
-        """Run for one counted turn."""
+    async def catch_up(self, tokens: int) -> None:
+        """Go on to where the load has come to so many tokens: the first turn begins there."""
+        self._next_token = tokens
+        await self._load.run_to(tokens)
+
+    async def take_turn(self, servers: ServerSet, number: int, position: int, work: Work) -> None:
+        """Run for one counted turn, from chunk to chunk."""
         servers.require_alive()
-        await self._load.run_for(plan.settle_s)
-        cpu, start_s = servers.read_cpu(), self._load.now_s
-        await self._load.run_for(plan.seconds)
-        end_s = self._load.now_s
+        first_token = self._next_token + work.settle_tokens
+        self._next_token = first_token + work.tokens
+        start_s = await self._load.run_to(first_token) + JUST_AFTER_S
+        cpu = servers.read_cpu()
+        end_s = await self._load.run_to(self._next_token) + JUST_AFTER_S
         foreign = round(cpu.foreign_cores(servers.read_cpu()), 3)
         self._turns.append(Turn(number, position, start_s, end_s, foreign))
 
@@ -86,10 +102,23 @@ class LoadedServer:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds of a turn that count, and those before them that do not."""
+    """Seconds of a turn that count, and those before them that do not, of the median server."""
 
     seconds: float
     settle_s: float
+
+    def work(self, tokens_per_s: Sequence[float]) -> Work:
+        """What all servers do in a turn, by the speed of each."""
+        speed = statistics.median(tokens_per_s)
+        return Work(tokens=max(1, round(self.seconds * speed)), settle_tokens=round(self.settle_s * speed))
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Tokens of a turn that count, and those before them that do not."""
+
+    tokens: int
+    settle_tokens: int
 
 
 @asynccontextmanager

@@ -21,7 +21,10 @@ class ScriptedServer:
     error_event: dict[str, Any] | None = None
     break_off: bool = False
     status: int = 200
+    # Nothing but first chunks is sent while this is not set.
     hold: asyncio.Event | None = None
+    # Seconds before every chunk.
+    pause_s: float = 0.0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -46,11 +49,11 @@ class ScriptedServer:
         if self.error_event is not None:
             script = [script[0], self.error_event]
         for number, event in enumerate(script):
-            if number == 1:
-                if self.break_off:
-                    return response
-                if self.hold is not None:
-                    await self.hold.wait()
+            if number == 1 and self.break_off:
+                return response
+            if number and self.hold is not None:
+                await self.hold.wait()
+            await asyncio.sleep(self.pause_s)
             await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
         await response.write(b"data: [DONE]\n\n")
         return response

@@ -95,6 +95,36 @@ async def test_clients_come_and_go_while_the_load_runs() -> None:
         assert load.tokens_total == sum(sum(record.chunk_tokens) for record in load.records)
 
 
+async def test_the_load_runs_up_to_the_chunk_that_makes_so_many_tokens() -> None:
+    server = ScriptedServer(hold=asyncio.Event())
+    async with serving(server), LoadGenerator(server.base_url, drawn()) as load:
+        load.resize(2)
+        first_s = await load.run_to(2)
+        assert (load.tokens_total, first_s) == (2, load.records[1].chunk_s[0])
+        assert server.hold is not None
+        server.hold.set()
+        # Two answers of six tokens; the goal lies within a chunk of three.
+        second_s = await load.run_to(8)
+        assert load.tokens_total >= 8
+        arrived = sorted(
+            (at_s, tokens)
+            for record in load.records
+            for at_s, tokens in zip(record.chunk_s, record.chunk_tokens, strict=True)
+        )
+        totals = itertools.accumulate(tokens for _, tokens in arrived)
+        assert second_s == next(at_s for (at_s, _), total in zip(arrived, totals, strict=True) if total >= 8)
+        # Long past: the next chunk counts.
+        before_s = load.now_s
+        assert await load.run_to(1) >= before_s - 1e-5
+
+
+async def test_tokens_that_cannot_come_any_more_are_not_waited_for() -> None:
+    async with serving(ScriptedServer()) as server, LoadGenerator(server.base_url, drawn(count=2)) as load:
+        load.resize(1)
+        with pytest.raises(LoadError, match="run out"):
+            await load.run_to(1_000)
+
+
 async def test_clients_can_be_stopped_in_mid_answer() -> None:
     server = ScriptedServer(hold=asyncio.Event())
     async with serving(server), LoadGenerator(server.base_url, drawn()) as load:

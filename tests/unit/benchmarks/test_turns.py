@@ -1,7 +1,20 @@
 """Windows of a load that goes on from turn to turn: every chunk counts in one of them, or in none."""
 
+import asyncio
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from benchmarks.load import LoadGenerator
+from benchmarks.processes import CpuMeter
 from benchmarks.results import RequestRecord
-from benchmarks.turns import cut, shuffled
+from benchmarks.servers import Server, ServerSet
+from benchmarks.stats import window_tokens
+from benchmarks.turns import LoadedServer, Pace, Work, cut, shuffled
+from benchmarks.workload import LoadKind, prompts
+from tests.unit.benchmarks.sse_server import ScriptedServer, serving
 
 
 def request(chunk_s: list[float], *, complete: bool = True) -> RequestRecord:
@@ -46,3 +59,51 @@ def test_the_order_of_turns_is_fixed_by_the_seed_and_differs_between_rounds() ->
     assert orders == [[name for _, name in shuffled(players, f"0/{number}")] for number in range(5)]
     assert len({tuple(order) for order in orders}) > 1
     assert all(sorted(order) == players for order in orders)
+
+
+def test_a_turn_is_as_much_work_as_the_median_server_does_in_its_seconds() -> None:
+    pace = Pace(seconds=1.5, settle_s=0.3)
+    assert pace.work([40.0, 100.0, 60.0]) == Work(tokens=90, settle_tokens=18)
+    assert pace.work([0.0]) == Work(tokens=1, settle_tokens=0)
+
+
+async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_answers() -> None:
+    work = Work(tokens=120, settle_tokens=60)
+    watched = cast(
+        "ServerSet", SimpleNamespace(require_alive=lambda: None, read_cpu=lambda: CpuMeter.read([]))
+    )
+    server = cast("Server", SimpleNamespace(variant=SimpleNamespace(label="fixed:1")))
+    async with AsyncExitStack() as stack:
+        gates, loads, players = [], [], []
+        for chunks in ((1,) * 30, (5,) * 6):
+            gates.append(asyncio.Event())
+            script = ScriptedServer(chunks=chunks, pause_s=0.002, hold=gates[-1])
+            await stack.enter_async_context(serving(script))
+            load = LoadGenerator(script.base_url, prompts(LoadKind.KNOB, "test", 1024))
+            loads.append(await stack.enter_async_context(load))
+            players.append(LoadedServer(server, load))
+        tokens = []
+        for player, gate in zip(players, gates, strict=True):
+            gate.set()
+            tokens.append(await player.warm_up(2, 0.1))
+            gate.clear()
+        for player, gate in zip(players, gates, strict=True):
+            gate.set()
+            await player.catch_up(max(tokens))
+            gate.clear()
+        for number in range(3):
+            for player, gate in zip(players, gates, strict=True):
+                gate.set()
+                await player.take_turn(watched, number, 0, work)
+                gate.clear()
+        begins = []
+        for player, load in zip(players, loads, strict=True):
+            runs = player.runs(0)
+            # Whole chunks: up to one more or less at either end.
+            assert [window_tokens(run) for run in runs] == pytest.approx([120] * 3, abs=5)
+            begins.append([tokens_before(load, run.window_start_s) for run in runs])
+        assert begins[0] == pytest.approx(begins[1], abs=5)
+
+
+def tokens_before(load: LoadGenerator, end_s: float) -> int:
+    return sum(sum(part.chunk_tokens) for part in cut(load.records, 0.0, end_s))
