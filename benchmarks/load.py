@@ -145,7 +145,8 @@ class LoadGenerator:
         reached: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._reached = reached
         while not reached.done():
-            await asyncio.wait([reached, *self._running()], return_when=asyncio.FIRST_COMPLETED)
+            either: list[asyncio.Future[Any]] = [reached, *self._running()]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             self._raise_failures()
         return reached.result()
 

@@ -16,6 +16,8 @@ DURATION_CLIP_RATIO = 2.0
 # was wrong about that, the choice is free again soon.
 HOLD_STEPS = 64
 HOLD_MAX_STEPS = 8_192
+# Each hold is twice the one before, unless all was well for so long since.
+FORGET_STEPS = 8_192
 
 
 class Guard:
@@ -66,6 +68,8 @@ class Guard:
 
     def _trip(self, step_index: int) -> None:
         self.trips_total += 1
+        if step_index - self._held_until > FORGET_STEPS:
+            self._hold_steps = HOLD_STEPS
         self._held_until = step_index + self._hold_steps
         self._hold_steps = min(2 * self._hold_steps, HOLD_MAX_STEPS)
         self._tokens = self._tokens_without = self._steps = self._requests = 0.0

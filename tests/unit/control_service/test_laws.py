@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from control_service.core.acceptance import SLOW_WINDOW_STEPS, AcceptanceModel
 from control_service.core.forecast import Forecaster
-from control_service.core.guard import MARGIN_RATIO, Guard
+from control_service.core.guard import FORGET_STEPS, HOLD_MAX_STEPS, HOLD_STEPS, MARGIN_RATIO, Guard
 from control_service.core.models import EngineModels
 from control_service.core.policies.make import make_policy
 from control_service.core.session import EngineSession, LeaseTerms
@@ -369,3 +369,34 @@ def test_the_guard_trips_only_where_less_was_measured_than_without(
         assert (guard.trips_total > 0) == (guard.trips_total > 0 and typical < 1.0 - MARGIN_RATIO)
     if typical < 0.6 and scatter < 0.1 and batch >= 16:
         assert guard.trips_total > 0
+
+
+def test_the_guard_holds_twice_as_long_each_time_until_all_was_well_for_long() -> None:
+    guard = Guard()
+    index = 0
+
+    def steps_held() -> int:
+        """Lose until it trips; return for how long it holds then."""
+        nonlocal index
+        trips = guard.trips_total
+        while guard.trips_total == trips:
+            index += 1
+            guard.observe(
+                step_index=index,
+                batch_size=64,
+                tokens=64,
+                duration_s=0.02,
+                expected_s=0.02,
+                expected_s_without=0.01,
+            )
+        held = 1
+        while guard.holds(index + held):
+            held += 1
+        index += held - 1
+        return held
+
+    holds = [steps_held() for _ in range(12)]
+    assert holds[:3] == [HOLD_STEPS, 2 * HOLD_STEPS, 4 * HOLD_STEPS]
+    assert holds[-3:] == [HOLD_MAX_STEPS] * 3
+    index += FORGET_STEPS
+    assert steps_held() == HOLD_STEPS
