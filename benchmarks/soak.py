@@ -103,7 +103,8 @@ async def soak(setup: Setup, result: SoakResult, output: Path) -> None:
         ProcessFailed: a process ended.
         LoadError: a request failed.
     """
-    store = setup.directory / "learned.sqlite3"
+    # The service takes no relative path: whose directory would that be?
+    store = (setup.directory / "learned.sqlite3").resolve()
     service_flags = ("--store", str(store), "--lease-valid-for-ms", str(LEASE_VALID_FOR_MS))
     variant = Variant(VariantKind.TURBOSPEC)
     async with ServerSet(setup, [variant], 1, service_flags=service_flags) as servers:
