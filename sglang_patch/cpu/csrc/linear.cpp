@@ -5,6 +5,7 @@
 // are computed beside it. bf16 batches too large for that to matter (prefill) go to oneDNN, which has AMX.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <torch/library.h>
@@ -55,18 +56,27 @@ void tiles(const Problem<T>& p, std::int64_t row, std::int64_t begin, std::int64
     row == 0 ? tile<T, kRows, kAheadBytes>(p, row, column) : tile<T, kRows, 0>(p, row, column);
 }
 
+// Rows that are left over go in one pass, not in one for each power of two: a pass over the weights costs more than
+// some rows computed twice, to the same bits.
 template <typename T>
 void block(const Problem<T>& p, std::int64_t begin, std::int64_t end) {
   std::int64_t row = 0;
   for (; row + 8 <= p.rows; row += 8) tiles<T, 8>(p, row, begin, end);
-  if (p.rows - row >= 4) tiles<T, 4>(p, row, begin, end), row += 4;
-  if (p.rows - row >= 2) tiles<T, 2>(p, row, begin, end), row += 2;
-  if (p.rows - row >= 1) tiles<T, 1>(p, row, begin, end);
+  const std::int64_t left = p.rows - row;
+  if (left > 4) tiles<T, 8>(p, p.rows - 8, begin, end);
+  else if (left > 2) tiles<T, 4>(p, p.rows - 4, begin, end);
+  else if (left == 2) tiles<T, 2>(p, row, begin, end);
+  else if (left == 1) tiles<T, 1>(p, row, begin, end);
 }
 
+// As many rows as `block` can do in one pass, where there are fewer than eight.
+std::int64_t whole_rows(std::int64_t rows) { return rows > 4 && rows < 8 ? 8 : rows == 3 ? 4 : rows; }
+
 template <typename T>
-at::Tensor run(const at::Tensor& x, const at::Tensor& w, const std::optional<at::Tensor>& bias) {
-  at::Tensor y = at::empty({x.size(0), w.size(0)}, x.options());
+at::Tensor run(const at::Tensor& rows, const at::Tensor& w, const std::optional<at::Tensor>& bias) {
+  const std::int64_t given = rows.size(0), whole = whole_rows(given);
+  const at::Tensor x = whole == given ? rows : at::constant_pad_nd(rows, {0, 0, 0, whole - given});
+  at::Tensor y = at::empty({whole, w.size(0)}, x.options());
   const Problem<T> p{x.const_data_ptr<T>(), w.const_data_ptr<T>(),
                      bias ? bias->const_data_ptr<float>() : nullptr, y.data_ptr<T>(),
                      x.size(0), w.size(0), x.size(1), x.stride(0), w.stride(0)};
@@ -75,7 +85,7 @@ at::Tensor run(const at::Tensor& x, const at::Tensor& w, const std::optional<at:
     for (std::int64_t i = first; i < last; ++i)
       block(p, i * kBlockColumns, std::min(p.columns, (i + 1) * kBlockColumns));
   });
-  return y;
+  return whole == given ? y : y.narrow(0, 0, given);
 }
 
 bool fits(const at::Tensor& x, const at::Tensor& w) {
