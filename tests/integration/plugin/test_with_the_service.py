@@ -121,6 +121,11 @@ def test_canary_takes_its_share(engine: SteppedEngine, admin: SpeculationAdminSe
     admin.SetMode(SetModeRequest(engine_id="test", mode=MODE_CANARY, canary_percent=50))
     engine.run_until(names.SOURCE_LAUNCH_LENGTH, limit=2_000)
     records = [engine.step() for _ in range(128 * 30)]
-    obeyed = sum(names.SOURCES[record.decision.source] == names.SOURCE_LEASE for record in records)
-    assert 0.25 < obeyed / len(records) < 0.75
-    assert {record.num_steps for record in records} == {1, LAUNCH}
+    # A busy machine may lose control for some steps: they are neither the canary's nor the launch length's.
+    num_steps = {
+        source: [record.num_steps for record in records if names.SOURCES[record.decision.source] == source]
+        for source in (names.SOURCE_LEASE, names.SOURCE_LAUNCH_LENGTH)
+    }
+    obeyed, held = num_steps.values()
+    assert 0.25 < len(obeyed) / (len(obeyed) + len(held)) < 0.75
+    assert (set(obeyed), set(held)) == ({1}, {LAUNCH})
