@@ -36,7 +36,7 @@ FAST_WINDOW_STEPS = 40.0
 KEPT_COUNT = 12.0
 # Requests of one batch and neighbouring steps are alike, so counts overstate what is known.
 OVERDISPERSION = 1.5
-CHANGE_Z = 4.5
+CHANGE_Z = 3.5
 CHANGE_MIN_COUNT = 5.0
 # After a change little is believed, so that what comes next counts.
 CHANGE_KEPT_COUNT = 16.0
@@ -230,8 +230,12 @@ def _disagree(slow: list[float], fast: list[float]) -> bool:
     count = fast[0] + fast[1]
     if count < CHANGE_MIN_COUNT:
         return False
-    total = slow[0] + slow[1]
-    rate = (slow[0] + 1.0) / (total + 2.0)
+    # What came before: the slow counter has the same steps in it.
+    accepted = max(slow[0] - fast[0], 0.0)
+    total = accepted + max(slow[1] - fast[1], 0.0)
+    if total < CHANGE_MIN_COUNT:
+        return False
+    rate = (accepted + 1.0) / (total + 2.0)
     spread = math.sqrt(OVERDISPERSION * rate * (1.0 - rate) * (1.0 / count + 1.0 / total))
     return abs(fast[0] / count - rate) > CHANGE_Z * spread
 
