@@ -148,6 +148,24 @@ def test_a_changed_load_is_followed_within_tens_of_steps() -> None:
     assert model.table().rate[0] == pytest.approx(0.25, abs=0.08)
 
 
+def test_a_change_is_told_by_a_few_probes_between_many_steps_without_drafts() -> None:
+    """At length 0 a short probe in a while is all there is; what it adds to the slow counter is not the past."""
+    model = AcceptanceModel(1)
+
+    def probe(accepted: int) -> None:
+        for _ in range(58):
+            model.observe(0, (0,) * 8)
+        for _ in range(2):
+            model.observe(1, (1,) * accepted + (0,) * (8 - accepted))
+
+    for _ in range(20):
+        probe(1)
+    assert model.table().rate[0] == pytest.approx(0.125, abs=0.02)
+    for _ in range(3):
+        probe(5)
+    assert model.table().rate[0] == pytest.approx(0.625, abs=0.15)
+
+
 def test_an_unobserved_position_keeps_its_rate_but_not_its_certainty() -> None:
     model = AcceptanceModel(1)
     for _ in range(500):

@@ -64,6 +64,14 @@ def test_from_length_0_the_shortest_length_that_could_pay_is_looked_at() -> None
     assert max(gaps(started)) * 0.01 <= BLIND_BACKOFF_S + 1e-9
 
 
+def test_from_length_0_a_length_that_is_ahead_is_looked_at_again_at_once() -> None:
+    """Ahead within the uncertainty: only more of its drafts can tell, and they cost nothing."""
+    ahead = forecast((1.0, 1.02, 0.4), error=0.1)
+    assert gaps(probes(Prober(), ahead, 0, 60))[:3] == [4, 4, 4]
+    # Where another length runs its own drafts tell too, and the back-off holds.
+    assert gaps(probes(Prober(), forecast((0.5, 1.02, 1.0), error=0.1), 2, 200))[0] == BACKOFF_START_STEPS
+
+
 def test_a_large_batch_needs_one_step_to_tell_a_small_one_several() -> None:
     def steps(batch_size: int) -> int:
         seen = forecast((1.0, 0.7, 0.4), error=0.001, batch_size=batch_size)
