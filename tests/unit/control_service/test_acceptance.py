@@ -149,7 +149,7 @@ def test_a_changed_load_is_followed_within_tens_of_steps() -> None:
 
 
 def test_a_change_is_told_by_a_few_probes_between_many_steps_without_drafts() -> None:
-    """At length 0 a short probe in a while is all there is; what it adds to the slow counter is not the past."""
+    """At length 0 a short probe in a while is all there is."""
     model = AcceptanceModel(1)
 
     def probe(accepted: int) -> None:
