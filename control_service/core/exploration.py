@@ -117,7 +117,7 @@ class Prober:
         gain, error = forecast.gains(incumbent)
         hope = gain + OPTIMISM_Z * error
         hope[incumbent] = -np.inf
-        # From length 0 only probes tell: one that is ahead, if not yet beyond doubt, is looked at again at once.
+        # From length 0 only probes tell: one that is ahead, but not beyond doubt, is looked at again at once.
         if forecast.lengths[incumbent] == 0 and gain[forecast.best] > 0.0:
             return forecast.best
         for index in np.argsort(-hope).tolist():
