@@ -11,9 +11,10 @@ text, and underrate short lengths by what was learned at long ones. How often
 a step starts inside a run follows from the length itself, as the stationary share of a
 two-state chain; so acceptance learned at one length holds for the others.
 
-Two Beta counters a rate: a slow one that gives the estimate, and a fast one
-that replaces it when the two disagree beyond chance, so that a steady load is
-estimated tightly and a change of load is followed within tens of steps.
+A change of load moves all rates together. Where what came lately departs from what came before
+beyond chance, at one rate or over all of them, every rate begins anew from what came lately: a steady
+load is estimated tightly, a change is followed within tens of steps, and what was believed of
+positions that the old load hardly reached does not outlive it.
 """
 
 from __future__ import annotations
@@ -26,20 +27,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from control_service.core.rate_counter import RateCounter
 from control_service.core.types import PositionEstimate
 
 FloatArray = npt.NDArray[np.float64]
 
-SLOW_WINDOW_STEPS = 1_000.0
-FAST_WINDOW_STEPS = 40.0
-# A position not observed for long keeps its rate but not its certainty.
-KEPT_COUNT = 12.0
-# Requests of one batch and neighbouring steps are alike, so counts overstate what is known.
-OVERDISPERSION = 1.5
+# So many standard errors are beyond chance.
 CHANGE_Z = 3.5
-CHANGE_MIN_COUNT = 5.0
-# After a change little is believed, so that what comes next counts.
-CHANGE_KEPT_COUNT = 16.0
 FIRST_POSITION_PRIOR = 0.6
 FIRST_POSITION_STRENGTH = 2.0
 # Later positions lean on the rate just before them.
@@ -80,18 +74,23 @@ class AcceptanceModel:
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
         self._clock = 0
-        # By position, and last the first position after a full accept.
-        self._seen_at = [0] * (length_max + 1)
-        self._slow = [[0.0, 0.0] for _ in range(length_max + 1)]
-        self._fast = [[0.0, 0.0] for _ in range(length_max + 1)]
-        # By length: how many of the last counts came from steps of that length.
+        self._positions = tuple(RateCounter() for _ in range(length_max))
+        # The first position after a full accept.
+        self._inside = RateCounter()
+        # By length: how many of the last counts of `_inside` came from steps of that length.
         self._inside_by_length = [0.0] * (length_max + 1)
+        self.changes_total = 0
+
+    @property
+    def rates(self) -> tuple[RateCounter, ...]:
+        """By position, and last the first position after a full accept."""
+        return (*self._positions, self._inside)
 
     @property
     def observed_positions(self) -> int:
         """How many leading positions have ever been observed."""
-        for position, (accepted, rejected) in enumerate(self._slow[:-1]):
-            if accepted + rejected == 0.0:
+        for position, rate in enumerate(self._positions):
+            if not rate.observed:
                 return position
         return self._length_max
 
@@ -104,24 +103,33 @@ class AcceptanceModel:
         """
         self._clock += 1
         if not accepted_drafts or num_steps == 0:
+            for rate in self.rates:
+                rate.skip()
             return
+        for rate in self._positions[num_steps:]:
+            rate.skip()
+        first, *later = self._positions[:num_steps]
+        counted = [first]
         drafted, rejected = len(accepted_drafts), accepted_drafts.count(0)
+        inside_drafted = inside_rejected = 0
         if True in after_full_accept:
             inside = tuple(compress(accepted_drafts, after_full_accept))
-            missed = inside.count(0)
-            keep = self._count(self._length_max, len(inside) - missed, missed)
-            self._inside_by_length = [count * keep for count in self._inside_by_length]
-            self._inside_by_length[num_steps] += len(inside)
-            self._count(0, drafted - len(inside) - (rejected - missed), rejected - missed)
-        else:
-            self._count(0, drafted - rejected, rejected)
+            inside_drafted, inside_rejected = len(inside), inside.count(0)
+            keep = self._inside.count(self._clock, inside_drafted - inside_rejected, inside_rejected)
+            self._keep_inside_by_length(keep)
+            self._inside_by_length[num_steps] += inside_drafted
+            counted.append(self._inside)
         alive = drafted - rejected
-        for position in range(1, num_steps):
+        first.count(self._clock, alive - (inside_drafted - inside_rejected), rejected - inside_rejected)
+        for position, rate in enumerate(later, start=1):
             if alive == 0:
                 break
             rejected = accepted_drafts.count(position)
             alive -= rejected
-            self._count(position, alive, rejected)
+            rate.count(self._clock, alive, rejected)
+            counted.append(rate)
+        if _is_beyond_chance([rate.departure() for rate in counted]):
+            self._begin_anew()
 
     def table(self) -> AcceptanceTable:
         """Estimates of every rate, unobserved ones extrapolated."""
@@ -131,13 +139,13 @@ class AcceptanceModel:
         rate, variance = np.empty(size + 1), np.empty(size + 1)
         prior, strength = FIRST_POSITION_PRIOR, FIRST_POSITION_STRENGTH
         for place in range(size):
-            rate[place], variance[place] = _posterior(self._slow[place], prior, strength)
+            rate[place], variance[place] = self._positions[place].posterior(prior, strength)
             if place == 0:
                 prior, strength = self._second_position_prior(float(rate[0]))
             else:
                 prior, strength = float(rate[place]), NEXT_POSITION_STRENGTH
         expected = self._inside_expected(rate[:size].tolist())
-        inside, inside_variance = _posterior(self._slow[size], expected, INSIDE_STRENGTH)
+        inside, inside_variance = self._inside.posterior(expected, INSIDE_STRENGTH)
         rate[size], variance[size] = inside / expected, inside_variance / expected**2
         return _table(rate, variance)
 
@@ -152,12 +160,12 @@ class AcceptanceModel:
             PositionEstimate(
                 position=index % self._length_max + 1,
                 after_full_accept=index == self._length_max,
-                accepted=counts[0],
-                rejected=counts[1],
+                accepted=accepted,
+                rejected=rejected,
                 probability=min(float(table.rate[index]) * scale[index], 1.0),
                 standard_error=math.sqrt(float(table.variance[index])) * scale[index],
             )
-            for index, counts in enumerate(self._slow)
+            for index, (accepted, rejected) in enumerate(rate.counts() for rate in self.rates)
         )
 
     def _second_position_prior(self, first: float) -> tuple[float, float]:
@@ -166,7 +174,7 @@ class AcceptanceModel:
         Where drafts are accepted at all they tend to go on being accepted; and what follows a full
         accept tells how well runs go on, even at length 1, which never tries a second position.
         """
-        accepted, rejected = self._slow[self._length_max]
+        accepted, rejected = self._inside.counts()
         seen = accepted + rejected
         belief, weight = (first + FIRST_POSITION_PRIOR) / 2.0, NEXT_POSITION_STRENGTH / 2.0
         if seen == 0.0:
@@ -191,53 +199,20 @@ class AcceptanceModel:
             / total
         )
 
-    def _count(self, place: int, accepted: int, rejected: int) -> float:
-        """Count outcomes of one rate; returns the share of the counts before them that was kept."""
-        if accepted + rejected == 0:
-            return 1.0
-        elapsed = self._clock - self._seen_at[place]
-        self._seen_at[place] = self._clock
-        slow, fast = self._slow[place], self._fast[place]
-        keep = _forget(slow, math.exp(-elapsed / SLOW_WINDOW_STEPS), KEPT_COUNT)
-        _forget(fast, math.exp(-elapsed / FAST_WINDOW_STEPS), 0.0)
-        for counts in (slow, fast):
-            counts[0] += accepted
-            counts[1] += rejected
-        if _disagree(slow, fast):
-            _forget(fast, 0.0, CHANGE_KEPT_COUNT)
-            slow[0], slow[1] = fast[0], fast[1]
-        return keep
+    def _begin_anew(self) -> None:
+        self.changes_total += 1
+        for rate in self._positions:
+            rate.begin_anew(self._clock)
+        self._keep_inside_by_length(self._inside.begin_anew(self._clock))
+
+    def _keep_inside_by_length(self, share: float) -> None:
+        self._inside_by_length = [count * share for count in self._inside_by_length]
 
 
-def _posterior(counts: list[float], prior: float, strength: float) -> tuple[float, float]:
-    """Mean and variance of a rate."""
-    total = counts[0] + counts[1] + strength
-    mean = (counts[0] + strength * prior) / total
-    return mean, OVERDISPERSION * mean * (1.0 - mean) / (total + 1.0)
-
-
-def _forget(counts: list[float], factor: float, kept: float) -> float:
-    total = counts[0] + counts[1]
-    if total <= kept:
-        return 1.0
-    factor = max(factor, kept / total)
-    counts[0] *= factor
-    counts[1] *= factor
-    return factor
-
-
-def _disagree(slow: list[float], fast: list[float]) -> bool:
-    count = fast[0] + fast[1]
-    if count < CHANGE_MIN_COUNT:
-        return False
-    # What came before: the slow counter has the same steps in it.
-    accepted = max(slow[0] - fast[0], 0.0)
-    total = accepted + max(slow[1] - fast[1], 0.0)
-    if total < CHANGE_MIN_COUNT:
-        return False
-    rate = (accepted + 1.0) / (total + 2.0)
-    spread = math.sqrt(OVERDISPERSION * rate * (1.0 - rate) * (1.0 / count + 1.0 / total))
-    return abs(fast[0] / count - rate) > CHANGE_Z * spread
+def _is_beyond_chance(departures: list[float]) -> bool:
+    """Whether rates have moved: one of them by itself, or all of them together."""
+    together = abs(sum(departures)) / math.sqrt(len(departures))
+    return max(together, *map(abs, departures)) > CHANGE_Z
 
 
 def _inside_rate(rates: list[float], num_steps: int) -> tuple[float, int, int]:

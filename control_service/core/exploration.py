@@ -101,6 +101,10 @@ class Prober:
         for key in [key for key in self._backoff if key[0] == bucket]:
             del self._backoff[key]
 
+    def forget_backoffs(self) -> None:
+        """Acceptance has changed: nothing that was judged before holds, in no bucket."""
+        self._backoff.clear()
+
     def _save_up(self, step_index: int) -> None:
         before, self._budget_at = self._budget_at, step_index
         if before is not None:

@@ -31,10 +31,13 @@ class Forecaster:
         buckets: BatchBuckets,
         acceptance: AcceptanceTable,
         fit: StepTimeFit,
+        changes_total: int,
     ) -> None:
+        """changes_total: how often acceptance has changed so far."""
         self.lengths = lengths
         self.buckets = buckets
         self.fit = fit
+        self.changes_total = changes_total
         chosen = list(lengths)
         self._tokens = acceptance.tokens[chosen]
         self._log_tokens = np.log(self._tokens)

@@ -65,6 +65,8 @@ class GoodputPolicy:
         self._switched_at = -10 * int(REMORSE_STEPS)
         self._switched_bucket = -1
         self._settled_at = 0
+        # Changes of acceptance that this choice knows of.
+        self._changes_known = 0
         self._first_step_index: int | None = None
         self._consider_at = 0
         self._cached: _Cached | None = None
@@ -178,6 +180,9 @@ class GoodputPolicy:
         self, key: tuple[int, int, int], query: StepQuery, bucket: int, forecaster: Forecaster
     ) -> _Cached:
         forecast = self._forecast(forecaster, query.batch_size, query.context_tokens)
+        if forecaster.changes_total != self._changes_known:
+            self._changes_known = forecaster.changes_total
+            self._start_over(query.step_index)
         before = self._incumbent
         reason = self._settle(query, bucket, forecast)
         assert self._incumbent is not None
@@ -211,6 +216,12 @@ class GoodputPolicy:
             self._switched_at, self._switched_bucket = query.step_index, bucket
             return "best_goodput"
         return "best_goodput" if forecast.best == self._incumbent else "hold_within_uncertainty"
+
+    def _start_over(self, step_index: int) -> None:
+        """Another load: what spoke for the length in force, and against looking at others, is past."""
+        self._settled_at = step_index
+        self._switched_at = step_index - 10 * int(REMORSE_STEPS)
+        self._prober.forget_backoffs()
 
     def _switch_z(self, step_index: int, bucket: int) -> float:
         # The first choice was made with what little the tour had told by then: nothing speaks for it yet.

@@ -123,10 +123,11 @@ def models_from_state(state: dict[str, Any], profile: EngineProfile) -> EngineMo
 
 
 def _acceptance_snapshot(model: AcceptanceModel) -> AcceptanceSnapshot:
+    counts = [rate.counts() for rate in model.rates]
     return AcceptanceSnapshot(
-        accepted=tuple(accepted for accepted, _ in model._slow),
-        rejected=tuple(rejected for _, rejected in model._slow),
-        steps_since=tuple(model._clock - seen_at for seen_at in model._seen_at),
+        accepted=tuple(accepted for accepted, _ in counts),
+        rejected=tuple(rejected for _, rejected in counts),
+        steps_since=tuple(rate.steps_since(model._clock) for rate in model.rates),
         inside_by_length=tuple(model._inside_by_length),
     )
 
@@ -141,13 +142,12 @@ def _acceptance_state(snapshot: AcceptanceSnapshot) -> dict[str, Any]:
 
 
 def _restore_acceptance(model: AcceptanceModel, known: AcceptanceSnapshot) -> None:
-    """The slow counters; the fast ones tell of the last few dozen steps, which are gone."""
+    """What came lately is gone: a first departure is from what was loaded."""
     model._clock = max(known.steps_since, default=0)
-    model._seen_at = [model._clock - steps for steps in known.steps_since]
-    model._slow = [
-        [LOADED_COUNT_SHARE * accepted, LOADED_COUNT_SHARE * rejected]
-        for accepted, rejected in zip(known.accepted, known.rejected, strict=True)
-    ]
+    for rate, steps, accepted, rejected in zip(
+        model.rates, known.steps_since, known.accepted, known.rejected, strict=True
+    ):
+        rate.restore(model._clock - steps, LOADED_COUNT_SHARE * accepted, LOADED_COUNT_SHARE * rejected)
     model._inside_by_length = [LOADED_COUNT_SHARE * count for count in known.inside_by_length]
 
 
@@ -173,7 +173,7 @@ def _restore_samples(model: StepTimeModel, lengths: tuple[int, ...], samples: Sa
 
 def _checked_acceptance(field: str, state: Any, model: AcceptanceModel) -> AcceptanceSnapshot:
     _check_names(field, state, AcceptanceSnapshot._fields)
-    rates, lengths = len(model._slow), len(model._inside_by_length)
+    rates, lengths = len(model.rates), len(model._inside_by_length)
 
     def counts(name: str, count: int) -> tuple[float, ...]:
         return tuple(_numbers(f"{field}.{name}", state[name], count, 0.0, MAX_COUNT))

@@ -41,5 +41,9 @@ class EngineModels:
         self.generation += 1
         fit = self.step_time.fit
         self.forecaster = (
-            Forecaster(self.lengths, self.buckets, self.acceptance.table(), fit) if fit is not None else None
+            Forecaster(
+                self.lengths, self.buckets, self.acceptance.table(), fit, self.acceptance.changes_total
+            )
+            if fit is not None
+            else None
         )

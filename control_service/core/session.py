@@ -61,6 +61,7 @@ class EngineSession:
         self._seen_order: deque[int] = deque()
         self._steps_since_refit = 0
         self._seconds_since_refit = 0.0
+        self._probe_seen = False
         # Length and batch bucket of the last step, and for how many steps they have been the same.
         self._regime: tuple[int, int] | None = None
         self._regime_steps = 0
@@ -75,6 +76,7 @@ class EngineSession:
         enough = REFIT_STEPS if self._regime_steps < QUIET_AFTER_STEPS else REFIT_STEPS_QUIET
         return (
             self.counters.steps_total < EARLY_STEPS
+            or self._probe_seen
             or self._steps_since_refit >= enough
             or self._seconds_since_refit >= REFIT_SECONDS
         )
@@ -108,6 +110,8 @@ class EngineSession:
             self.newest_step = step
         decided = self.decision(step.decision_id) if step.decision_id else None
         self.scorecard.observe(step, self.models.forecaster, decided)
+        # A probe is run to be judged, and the next waits until it was.
+        self._probe_seen |= decided is not None and decided.choice.reason == "probe"
         error = self.models.observe(step)
         if error is not None:
             self.counters.step_time_error_ratio.observe(error)
@@ -122,6 +126,7 @@ class EngineSession:
     def refit(self) -> None:
         """Take in what was observed; later decisions use it."""
         self.models.refit()
+        self._probe_seen = False
         self._steps_since_refit = 0
         self._seconds_since_refit = 0.0
 

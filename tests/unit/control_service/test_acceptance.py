@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -203,3 +204,40 @@ def test_the_order_of_requests_within_a_step_does_not_matter(history, random) ->
         one.observe(length, accepted)
         other.observe(length, tuple(random.sample(accepted, len(accepted))))
     assert one.positions() == other.positions()
+
+
+def test_what_was_believed_of_hardly_reached_positions_does_not_outlive_a_change() -> None:
+    """Where nothing is accepted the second position is hardly ever reached, and is thought to be as bad."""
+    rng = random.Random(5)
+    model = AcceptanceModel(3)
+
+    def run(rate: float, length: int, steps: int) -> None:
+        for _ in range(steps):
+            model.observe(length, tuple(drawn(rng, rate, length) for _ in range(4)))
+
+    run(0.15, 3, 300)
+    assert model.table().rate[1] < 0.3
+    run(0.15, 1, 300)
+    known = model.changes_total
+    run(0.85, 1, 60)
+    assert model.changes_total > known
+    assert model.table().rate[1] > 0.5
+
+
+def test_a_steady_load_hardly_ever_looks_changed() -> None:
+    for batch in (1, 8, 64):
+        rng = random.Random(batch)
+        model, full = AcceptanceModel(3), [False] * batch
+        for _ in range(2_000):
+            accepted = tuple(drawn(rng, 0.7, 3) for _ in range(batch))
+            model.observe(3, accepted, full)
+            full = [count == 3 for count in accepted]
+        assert model.changes_total <= 2
+
+
+def drawn(rng: random.Random, rate: float, length: int) -> int:
+    """Accepted drafts of a request."""
+    accepted = 0
+    while accepted < length and rng.random() < rate:
+        accepted += 1
+    return accepted

@@ -42,3 +42,10 @@ def test_a_load_that_turns_good_at_length_0_is_noticed() -> None:
     assert result.lengths[0] > 0.3 * result.steps, result.line()
     assert result.lengths[5] + result.lengths[3] > 0.2 * result.steps, result.line()
     assert result.ratio > 1.02, result.line()
+
+
+def test_on_a_slow_engine_a_change_of_acceptance_pays_before_the_next_one() -> None:
+    """Twenty seconds are 500 steps there: no back-off or doubt may outlive the load that it is of."""
+    world = next(world for world in MOVING if world.name.startswith("slow"))
+    results = [simulate(world, seed) for seed in SEEDS]
+    assert all(result.ratio > 1.01 for result in results), [result.line() for result in results]

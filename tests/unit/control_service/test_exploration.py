@@ -54,6 +54,15 @@ def test_a_rival_within_its_uncertainty_is_looked_at_ever_less_often() -> None:
     assert gaps(started)[:3] == [BACKOFF_START_STEPS, 2 * BACKOFF_START_STEPS, 4 * BACKOFF_START_STEPS]
 
 
+def test_after_a_change_of_acceptance_nothing_waits() -> None:
+    prober, seen = Prober(), forecast((0.5, 0.95, 1.0), error=0.1)
+    started = probes(prober, seen, 2, 2_000)
+    index = started[-1].last_step_index + 1
+    assert prober.consider(index, index - 1, 0, seen, 2) is None
+    prober.forget_backoffs()
+    assert prober.consider(index, index - 1, 0, seen, 2) is not None
+
+
 def test_a_rival_beyond_doubt_is_never_looked_at() -> None:
     assert probes(Prober(), forecast((0.5, 0.8, 1.0)), 2, 2_000) == []
 

@@ -24,6 +24,7 @@ from control_service.core.learned import (
     state_of,
 )
 from control_service.core.models import EngineModels
+from control_service.core.rate_counter import RateCounter
 from control_service.core.validation import InvalidFieldError
 from control_service.store.envelope import seal
 from tests.unit.control_service.factories import observation, profile
@@ -84,8 +85,10 @@ def test_loaded_evidence_counts_as_older() -> None:
 
 def test_nothing_that_is_learned_is_forgotten_to_be_saved() -> None:
     """A new attribute of a model must be put into the state, or be named here as not worth keeping."""
-    acceptance = {"_length_max", "_clock", "_seen_at", "_slow", "_inside_by_length"}
-    assert vars(AcceptanceModel(3)).keys() - acceptance == {"_fast"}
+    acceptance = {"_length_max", "_clock", "_positions", "_inside", "_inside_by_length"}
+    assert vars(AcceptanceModel(3)).keys() - acceptance == {"changes_total"}
+    counter = {"_accepted", "_rejected", "_seen_at"}
+    assert set(RateCounter.__slots__) - counter == {"_lately_accepted", "_lately_rejected", "_idle_steps"}
     derived = {"_lengths", "_index", "_buckets", "_seen_by_length", "_counts", "fit", "not_ready_reason"}
     step_time = vars(EngineModels(PROFILE).step_time).keys() - derived - {"_samples", "_clock"}
     assert step_time == {"_errors", "changed_steps_total"}

@@ -13,6 +13,7 @@ from control_service.core.registry import EngineRegistry, FencedEpochError, TooM
 from control_service.core.session import (
     QUIET_AFTER_STEPS,
     REFIT_STEPS,
+    REFIT_STEPS_MIN,
     REFIT_STEPS_QUIET,
     REMEMBERED_STEPS,
     EngineSession,
@@ -90,6 +91,22 @@ def test_an_engine_that_stays_in_one_regime_is_refitted_seldom() -> None:
     assert counts[0] == REFIT_STEPS
     assert counts[-1] == REFIT_STEPS_QUIET
     assert steps_to_refit(0) == REFIT_STEPS
+
+
+def test_what_a_probe_saw_is_taken_in_at_once() -> None:
+    """The next probe, and the choice, wait for it."""
+    target = session()
+    serve(target, 100)
+    needed = []
+    for start, reason in ((1_001, "best_goodput"), (1_011, "probe")):
+        newest = target.decisions[-1]
+        target.decisions[-1] = newest._replace(choice=newest.choice._replace(reason=reason))
+        target.refit()
+        for index in range(start, start + REFIT_STEPS_MIN):
+            step = observation(index, 5, (5, 0), 0.005, previous_num_steps=5)
+            target.observe(step._replace(decision_id=newest.decision_id))
+        needed.append(target.needs_refit)
+    assert needed == [False, True]
 
 
 def test_without_telemetry_nothing_is_speculated_on() -> None:

@@ -91,5 +91,12 @@ MOVING = (
         clients(2),
         duration_s=95.0,
     ),
+    # What an n-gram drafter on a CPU meets: steps of 40 ms and more, texts that copy and texts that do not.
+    World(
+        "slow, acceptance .15 and .7 in turns, 8",
+        lambda now_s: (0.7 if now_s % 40.0 >= 20.0 else 0.15,) * 8,
+        linear(0.028, 0.001, 0.01, 0.012),
+        clients(8),
+    ),
     World("acceptance .85 to .1", shifting(0.85, 0.1, 50.0), linear(0.02, 0.001, 0.15), clients(4)),
 )  # fmt: skip

@@ -1,0 +1,108 @@
+"""One rate: what is kept, what wanes, and when the newest counts are another load."""
+
+from __future__ import annotations
+
+import doctest
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from control_service.core import rate_counter
+from control_service.core.rate_counter import (
+    CHANGE_KEPT_COUNT,
+    DEPARTURE_MIN_COUNT,
+    IDLE_WINDOW_STEPS,
+    KEPT_COUNT,
+    LATELY_IDLE_STEPS,
+    SLOW_WINDOW_STEPS,
+    RateCounter,
+)
+
+
+def counted(steps: int, accepted: int, rejected: int) -> RateCounter:
+    rate = RateCounter()
+    for clock in range(1, steps + 1):
+        rate.count(clock, accepted, rejected)
+    return rate
+
+
+def test_the_examples_of_its_documentation_are_true() -> None:
+    assert doctest.testmod(rate_counter) == (0, 6)
+
+
+def test_a_position_that_is_not_proposed_keeps_its_rate_and_loses_certainty() -> None:
+    rate = counted(500, 3, 1)
+    mean, variance = rate.posterior(0.75, 2.0)
+    variances = [variance]
+    for _ in range(8):
+        for _ in range(int(IDLE_WINDOW_STEPS)):
+            rate.skip()
+        mean, variance = rate.posterior(0.75, 2.0)
+        assert mean == pytest.approx(0.75)
+        variances.append(variance)
+    assert variances == sorted(variances)
+    assert sum(rate.counts()) == pytest.approx(KEPT_COUNT)
+
+
+def test_one_that_was_proposed_but_not_reached_wanes_no_faster_than_one_that_was() -> None:
+    often, seldom = counted(1_000, 1, 0), RateCounter()
+    for clock in range(10, 1_001, 10):
+        seldom.count(clock, 1, 0)
+    assert sum(seldom.counts()) == pytest.approx(sum(often.counts()) / 10.0, rel=0.02)
+    assert sum(often.counts()) < SLOW_WINDOW_STEPS
+
+
+def test_after_a_pause_the_newest_counts_stand_alone() -> None:
+    """At length 0 probes are far apart: what the last one saw must not hide what this one sees."""
+    rate, clock = RateCounter(), 0
+    for _ in range(8):
+        for _ in range(LATELY_IDLE_STEPS + 1):
+            clock += 1
+            rate.skip()
+        clock += 1
+        rate.count(clock, 2, 14)
+    assert abs(rate.departure()) < 1.0
+    for _ in range(LATELY_IDLE_STEPS + 1):
+        rate.skip()
+    rate.count(clock + LATELY_IDLE_STEPS + 2, 11, 5)
+    assert rate.departure() > 4.0
+
+
+def test_too_few_counts_depart_from_nothing() -> None:
+    rate = counted(100, 4, 0)
+    for _ in range(LATELY_IDLE_STEPS + 1):
+        rate.skip()
+    rate.count(200, 0, int(DEPARTURE_MIN_COUNT) - 1)
+    assert rate.departure() == 0.0
+    assert RateCounter().departure() == 0.0
+
+
+def test_beginning_anew_keeps_what_came_lately_and_not_much_of_it() -> None:
+    rate = counted(2_000, 3, 1)
+    for clock in range(2_001, 2_061):
+        rate.count(clock, 0, 4)
+    before = sum(rate.counts())
+    share = rate.begin_anew(2_060)
+    accepted, rejected = rate.counts()
+    assert accepted + rejected == pytest.approx(CHANGE_KEPT_COUNT)
+    assert share == pytest.approx(CHANGE_KEPT_COUNT / before)
+    assert accepted / (accepted + rejected) < 0.2
+    unseen = counted(2_000, 3, 1)
+    for _ in range(LATELY_IDLE_STEPS + 1):
+        unseen.skip()
+    unseen.begin_anew(2_000 + LATELY_IDLE_STEPS + 1)
+    assert sum(unseen.counts()) == 0.0
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(chance=st.floats(0.02, 0.98), drafts=st.integers(1, 64), seed=st.integers(0, 999))
+def test_a_steady_rate_departs_seldom(chance: float, drafts: int, seed: int) -> None:
+    """3.5 standard errors: by luck once in thousands of steps, whatever the batch."""
+    rng, rate, beyond = random.Random(seed), RateCounter(), 0
+    for clock in range(1, 1_001):
+        accepted = sum(rng.random() < chance for _ in range(drafts))
+        rate.count(clock, accepted, drafts - accepted)
+        beyond += abs(rate.departure()) > 3.5
+    assert beyond <= 20
