@@ -103,13 +103,15 @@ class Runner:
                 self._say(f"{cell_name(cell)}: warming up")
                 for server in servers.servers:
                     await reset_server(session, server.base_url)
-                await self._run_cell(servers, cell, number, cells.model.vocabulary_size)
+                await self._run_cell(servers, cell, number, cells.model.vocabulary_size, cells.lengths[-1])
 
-    async def _run_cell(self, servers: ServerSet, cell: Cell, group: int, vocabulary_size: int) -> None:
+    async def _run_cell(
+        self, servers: ServerSet, cell: Cell, group: int, vocabulary_size: int, longest: int
+    ) -> None:
         seed = f"{self._plan.seed}/{cell.load}/{cell.clients}"
         before = list(cell.runs)
         async with loaded(servers.servers, cell.load, seed, vocabulary_size) as players:
-            work = await self._warm_up(players, cell.clients)
+            work = await self._warm_up(players, cell.clients, longest)
             counted = await self._control(servers, players)
             for number in range(self._plan.rounds):
                 for position, player in shuffled(players, f"{seed}/{group}/{number}"):
@@ -123,7 +125,7 @@ class Runner:
             await self._count_control(servers, players, cell, counted)
         await asyncio.to_thread(self._result.save, self._output)
 
-    async def _warm_up(self, players: Sequence[LoadedServer], clients: int) -> Work:
+    async def _warm_up(self, players: Sequence[LoadedServer], clients: int, longest: int) -> Work:
         tokens = []
         for player in players:
             async with player.awake():
@@ -131,7 +133,8 @@ class Runner:
         for player in players:
             async with player.awake():
                 await player.catch_up(max(tokens))
-        return self._plan.pace.work([count / self._plan.warmup_s for count in tokens])
+        speeds = [count / self._plan.warmup_s for count in tokens]
+        return self._plan.pace.work(speeds, burst_tokens=clients * (longest + 1))
 
     async def _control(self, servers: ServerSet, players: Sequence[LoadedServer]) -> dict[str, EngineStatus]:
         """What the service has counted so far, by variant."""

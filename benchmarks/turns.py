@@ -27,6 +27,9 @@ from benchmarks.workload import LoadKind, prompts
 
 Player = TypeVar("Player")
 AGENT: Final = "sglang_patch.agent"
+# A turn settles for twice the tokens that may lie ready from before it; what counts is several times that.
+SETTLED_BURSTS: Final = 2
+COUNTED_BURSTS: Final = 8
 # Between a time that was noted and the next one that could be.
 JUST_AFTER_S: Final = 0.5 * 10.0**-TIME_DIGITS
 
@@ -107,10 +110,18 @@ class Pace:
     seconds: float
     settle_s: float
 
-    def work(self, tokens_per_s: Sequence[float]) -> Work:
-        """What all servers do in a turn, by the speed of each."""
+    def work(self, tokens_per_s: Sequence[float], burst_tokens: int) -> Work:
+        """What all servers do in a turn.
+
+        tokens_per_s: the speed of each. burst_tokens: what a server may have made before it was stopped and
+        delivers all at once when it goes on, a step of every client; on a slow machine that is soon
+        as much as it makes in the seconds asked for.
+        """
         speed = statistics.median(tokens_per_s)
-        return Work(tokens=max(1, round(self.seconds * speed)), settle_tokens=round(self.settle_s * speed))
+        return Work(
+            tokens=max(round(self.seconds * speed), COUNTED_BURSTS * burst_tokens),
+            settle_tokens=max(round(self.settle_s * speed), SETTLED_BURSTS * burst_tokens),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,9 @@ def test_the_order_of_turns_is_fixed_by_the_seed_and_differs_between_rounds() ->
 
 def test_a_turn_is_as_much_work_as_the_median_server_does_in_its_seconds() -> None:
     pace = Pace(seconds=1.5, settle_s=0.3)
-    assert pace.work([40.0, 100.0, 60.0]) == Work(tokens=90, settle_tokens=18)
-    assert pace.work([0.0]) == Work(tokens=1, settle_tokens=0)
+    assert pace.work([40.0, 100.0, 60.0], burst_tokens=6) == Work(tokens=90, settle_tokens=18)
+    # A machine so slow that the tokens lying ready from before a turn would be most of it.
+    assert pace.work([9.0], burst_tokens=48) == Work(tokens=384, settle_tokens=96)
 
 
 async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_answers() -> None:
