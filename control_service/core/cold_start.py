@@ -12,6 +12,11 @@ BURST_STEPS = 2
 # Twice around: a machine that slows down in the middle must not look like a length that is slow.
 ROUNDS = 2
 LENGTHS_MAX = 6
+# Steps this slow are few until telemetry tells of them, and a length too long costs many steps' time: where
+# they are, no length is run before the one below it was heard of.
+SLOW_STEP_S = 0.025
+# Telemetry that does not come is not waited for longer than this.
+WAITS_MAX = 16
 # Steps to wait for telemetry before the tour is run again; doubles each time.
 PATIENCE_STEPS = 64
 PATIENCE_MAX_STEPS = 4_096
@@ -22,16 +27,18 @@ HOPE_Z = 2.0
 class ColdStart:
     """Runs none, the reference, then every length from the shortest on while the next may still pay.
 
-    It advances with step indices, not with telemetry, which comes late; telemetry only ends it
-    early. A length is beyond hope if it would not pay even though every draft behind the first
-    position were accepted, at the price per draft seen so far: a long draft of a large batch costs
-    many steps' time.
+    It advances with step indices, not with telemetry, which comes late; telemetry only ends it early,
+    and where steps are slow it waits for it at length 0. A length is beyond hope if it would not pay
+    even though every draft behind the first position were accepted, at the price per draft seen so
+    far: a long draft of a large batch costs many steps' time.
     """
 
     def __init__(self, lengths: tuple[int, ...]) -> None:
         self._tour = _tour(lengths)
         self._start: int | None = None
         self._patience = PATIENCE_STEPS
+        self._waits_until = 0
+        self._waits = 0
         self._batch_size = 0
         # The fastest step of each length at that batch size; slow ones may be anybody's fault.
         self._fastest_s: dict[int, float] = {}
@@ -44,14 +51,25 @@ class ColdStart:
         """The length to run at this step; None once the tour is over."""
         if self._start is None:
             self._start = step_index
+        if step_index < self._waits_until:
+            return 0
         stage = max(step_index - self._start, 0) // BURST_STEPS
         if stage >= ROUNDS * len(self._tour):
             return None
         length = self._tour[stage % len(self._tour)]
-        return None if self._is_hopeless(length) else length
+        if self._is_hopeless(length):
+            return None
+        if self._waits < WAITS_MAX and self._is_unheard_of(stage - 1):
+            self._waits += 1
+            self._start += BURST_STEPS
+            self._waits_until = step_index + BURST_STEPS
+            return 0
+        return length
 
     def steps_left(self, step_index: int) -> int:
         """For how many steps from this one on `length_at` says the same."""
+        if step_index < self._waits_until:
+            return self._waits_until - step_index
         start = self._start if self._start is not None else step_index
         return BURST_STEPS - max(step_index - start, 0) % BURST_STEPS
 
@@ -80,6 +98,12 @@ class ColdStart:
         if len(self._ran) != 1:
             self._patience = min(2 * self._patience, PATIENCE_MAX_STEPS)
         self._ran.clear()
+
+    def _is_unheard_of(self, stage: int) -> bool:
+        """Whether steps are slow, and telemetry of that stage of the first time around is still to come."""
+        if not 0 < stage < len(self._tour) or self._fastest_s.get(0, 0.0) < SLOW_STEP_S:
+            return False
+        return self._tour[stage] not in self._fastest_s
 
     def _is_hopeless(self, length: int) -> bool:
         seen = max(self._fastest_s, default=0)

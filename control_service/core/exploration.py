@@ -82,7 +82,9 @@ class Prober:
         gain = float(forecast.log_goodput[rival] - forecast.log_goodput[incumbent])
         blind = forecast.lengths[incumbent] == 0
         steps = _blind_steps(forecast.batch_size) if blind else PROBE_STEPS
-        loss_steps = steps * max(MIN_PROBE_LOSS, 1.0 - math.exp(gain))
+        # In steps of the length in force: one that takes six times as long costs six times as much.
+        slowness = float(forecast.seconds[rival] / forecast.seconds[incumbent])
+        loss_steps = steps * slowness * max(MIN_PROBE_LOSS, 1.0 - math.exp(gain))
         if loss_steps > self._budget_steps:
             return None
         self._budget_steps -= loss_steps

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from control_service.core.cold_start import BURST_STEPS, PATIENCE_STEPS, ROUNDS, ColdStart
+from control_service.core.cold_start import (
+    BURST_STEPS,
+    PATIENCE_STEPS,
+    ROUNDS,
+    SLOW_STEP_S,
+    WAITS_MAX,
+    ColdStart,
+)
 from tests.unit.control_service.factories import observation
 
 
@@ -93,3 +100,46 @@ def test_a_tour_that_was_not_applied_does_not_make_the_next_wait_longer() -> Non
         index += steps + PATIENCE_STEPS
         tour.repeat_if_due(index)
         assert tour.length_at(index) == 0
+
+
+def late(tour: ColdStart, step_s: float, late_steps: int, steps: int) -> list[int | None]:
+    """The lengths of the first steps of a device without spare compute, each told so many steps late."""
+    lengths: list[int | None] = []
+    told = []
+    for index in range(1, steps + 1):
+        length = tour.length_at(index)
+        previous = lengths[-1] if lengths and lengths[-1] is not None else -1
+        lengths.append(length)
+        ran = length or 0
+        told.append(observation(index, ran, (0,) * 8, step_s * (1 + ran), previous_num_steps=previous))
+        if index > late_steps:
+            tour.observe(told[index - 1 - late_steps])
+    return lengths
+
+
+def test_where_steps_are_slow_no_length_is_run_before_the_one_below_was_heard_of() -> None:
+    slow = late(ColdStart((0, 1, 2, 3, 5)), 2 * SLOW_STEP_S, late_steps=2, steps=24)
+    assert slow[: 2 * BURST_STEPS] == [0] * BURST_STEPS + [1] * BURST_STEPS
+    assert set(slow[2 * BURST_STEPS :]) == {0, None}, "waits, then knows that nothing can pay"
+    fast = late(ColdStart((0, 1, 2, 3, 5)), SLOW_STEP_S / 10.0, late_steps=16, steps=16)
+    assert max(length or 0 for length in fast) == 5, "does not wait where waiting is many steps"
+
+
+def test_telemetry_that_does_not_come_is_not_waited_for_for_ever() -> None:
+    tour = ColdStart((0, 1, 2))
+    for index in (1, 2):
+        assert tour.length_at(index) == 0
+        tour.observe(observation(index, 0, (0,), 2 * SLOW_STEP_S, previous_num_steps=0))
+    lengths = [tour.length_at(index) for index in range(3, 3 + 2 * BURST_STEPS * WAITS_MAX)]
+    assert lengths[:BURST_STEPS] == [1] * BURST_STEPS
+    assert lengths[BURST_STEPS : BURST_STEPS * (1 + WAITS_MAX)] == [0] * (BURST_STEPS * WAITS_MAX)
+    assert lengths[BURST_STEPS * (1 + WAITS_MAX)] == 2
+    waiting = ColdStart((0, 1, 2))
+    for index in (1, 2):
+        waiting.length_at(index)
+        waiting.observe(observation(index, 0, (0,), 2 * SLOW_STEP_S, previous_num_steps=0))
+    first = 3 + BURST_STEPS
+    assert [waiting.length_at(index) for index in (3, first, first)] == [1, 0, 0], (
+        "asked twice, it waits once"
+    )
+    assert [waiting.steps_left(first + more) for more in range(BURST_STEPS)] == [2, 1]

@@ -67,6 +67,19 @@ def test_a_rival_beyond_doubt_is_never_looked_at() -> None:
     assert probes(Prober(), forecast((0.5, 0.8, 1.0)), 2, 2_000) == []
 
 
+def test_a_probe_costs_time_not_steps() -> None:
+    """A rival that is far behind and takes six times as long is six times as dear to look at."""
+
+    def steps_probed(seconds: float) -> int:
+        seen = forecast((1.0, 0.7, 0.1), error=0.5)
+        seen.seconds = np.array([0.01, seconds, 0.01])
+        return sum(
+            probe.last_step_index - probe.first_step_index + 1 for probe in probes(Prober(), seen, 0, 4_000)
+        )
+
+    assert steps_probed(0.06) < steps_probed(0.01) / 3
+
+
 def test_from_length_0_the_shortest_length_that_could_pay_is_looked_at() -> None:
     started = probes(Prober(), forecast((1.0, 0.7, 0.4), error=0.001), 0, 2_000)
     assert {probe.num_steps for probe in started} == {1}
