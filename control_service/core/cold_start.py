@@ -15,7 +15,7 @@ LENGTHS_MAX = 6
 # Steps this slow are few until telemetry tells of them, and a length too long costs many steps' time: where
 # they are, no length is run before the one below it was heard of.
 SLOW_STEP_S = 0.025
-# Telemetry that does not come is not waited for longer than this.
+# Telemetry that does not come is not waited for longer than so many bursts.
 WAITS_MAX = 16
 # Steps to wait for telemetry before the tour is run again; doubles each time.
 PATIENCE_STEPS = 64
@@ -95,6 +95,7 @@ class ColdStart:
         if self._start is None or step_index < self._start + tour_steps + self._patience:
             return
         self._start = step_index
+        self._waits = 0
         if len(self._ran) != 1:
             self._patience = min(2 * self._patience, PATIENCE_MAX_STEPS)
         self._ran.clear()

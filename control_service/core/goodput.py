@@ -62,7 +62,8 @@ class GoodputPolicy:
         self._prober = Prober()
         self._guard = Guard()
         self._incumbent: int | None = None
-        self._switched_at = -10 * int(REMORSE_STEPS)
+        # Step index; long ago to begin with.
+        self._switched_at = -math.inf
         self._switched_bucket = -1
         self._settled_at = 0
         # Changes of acceptance that this choice knows of.
@@ -220,7 +221,7 @@ class GoodputPolicy:
     def _start_over(self, step_index: int) -> None:
         """Another load: what spoke for the length in force, and against looking at others, is past."""
         self._settled_at = step_index
-        self._switched_at = step_index - 10 * int(REMORSE_STEPS)
+        self._switched_at = -math.inf
         self._prober.forget_backoffs()
 
     def _switch_z(self, step_index: int, bucket: int) -> float:
