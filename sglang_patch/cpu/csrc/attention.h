@@ -128,36 +128,38 @@ inline void soften_row(float* scores, float* best, float* total, float* out, std
   store(total, sum);
 }
 
-// out[i] += weights[i] . values for kRows rows and kVectors vectors of columns.
+// out[i] += weights[i] . values for kRows rows and kVectors registers of columns.
 template <int kRows, int kVectors>
 void gather_tile(const float* weights, const float* values, std::int64_t count, std::int64_t dim, float* out) {
-  V16 sums[kRows][kVectors];
+  VR sums[kRows][kVectors];
 #pragma GCC unroll 4
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-    for (int c = 0; c < kVectors; ++c) sums[i][c] = load(out + i * dim + c * kLanes);
+    for (int c = 0; c < kVectors; ++c) sums[i][c] = load_raw<VR>(out + i * dim + c * kRegisterLanes);
   for (std::int64_t j = 0; j < count; ++j) {
-    V16 value[kVectors];
+    VR value[kVectors];
 #pragma GCC unroll 4
-    for (int c = 0; c < kVectors; ++c) value[c] = load(values + j * dim + c * kLanes);
+    for (int c = 0; c < kVectors; ++c) value[c] = load_raw<VR>(values + j * dim + c * kRegisterLanes);
 #pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
-      const V16 weight = splat(weights[i * kKeyBlock + j]);
+      const float weight = weights[i * kKeyBlock + j];
 #pragma GCC unroll 4
-      for (int c = 0; c < kVectors; ++c) sums[i][c] = sums[i][c] + weight * value[c];
+      for (int c = 0; c < kVectors; ++c) sums[i][c] = sums[i][c] + value[c] * weight;
     }
   }
 #pragma GCC unroll 4
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-    for (int c = 0; c < kVectors; ++c) store(out + i * dim + c * kLanes, sums[i][c]);
+    for (int c = 0; c < kVectors; ++c) std::memcpy(out + i * dim + c * kRegisterLanes, &sums[i][c], sizeof(VR));
 }
 
 template <int kRows>
 void gather_rows(const float* weights, const float* values, std::int64_t count, std::int64_t dim, float* out) {
+  constexpr int kVectors = kRegisters / 8;  // four rows of sums fill half of the registers
   std::int64_t d = 0;
-  for (; d + 4 * kLanes <= dim; d += 4 * kLanes) gather_tile<kRows, 4>(weights, values + d, count, dim, out + d);
-  for (; d < dim; d += 2 * kLanes) gather_tile<kRows, 2>(weights, values + d, count, dim, out + d);
+  for (; d + kVectors * kRegisterLanes <= dim; d += kVectors * kRegisterLanes)
+    gather_tile<kRows, kVectors>(weights, values + d, count, dim, out + d);
+  for (; d < dim; d += 2 * kRegisterLanes) gather_tile<kRows, 2>(weights, values + d, count, dim, out + d);
 }
 
 template <typename T>
@@ -174,7 +176,8 @@ void attend_block(const Problem<T>& p, const Item& item, std::int64_t key, Scrat
     soften_row(scores + row * kKeyBlock, &scratch.best[row], &scratch.total[row * kLanes], out + row * p.dim, p.dim);
   std::int64_t row = 0;
   for (; row + 4 <= rows; row += 4) gather_rows<4>(scores + row * kKeyBlock, values, count, p.dim, out + row * p.dim);
-  for (; row < rows; ++row) gather_rows<1>(scores + row * kKeyBlock, values, count, p.dim, out + row * p.dim);
+  if (rows - row >= 2) gather_rows<2>(scores + row * kKeyBlock, values, count, p.dim, out + row * p.dim), row += 2;
+  if (rows - row >= 1) gather_rows<1>(scores + row * kKeyBlock, values, count, p.dim, out + row * p.dim);
 }
 
 template <typename T>

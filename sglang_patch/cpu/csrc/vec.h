@@ -25,8 +25,24 @@ typedef std::uint16_t H16 __attribute__((vector_size(32)));
 
 constexpr std::int64_t kLanes = 16;
 
+// What one register holds. GCC keeps a vector that is wider in memory, even a sum in the innermost loop, so what has to
+// be fast is written in these: the same lanes in the same order, so the same bits.
+#if defined(__AVX512F__)
+constexpr int kRegisterLanes = 16, kRegisters = 32;
+#elif defined(__AVX__)
+constexpr int kRegisterLanes = 8, kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kRegisterLanes = 4, kRegisters = 32;
+#else
+constexpr int kRegisterLanes = 4, kRegisters = 16;
+#endif
+constexpr int kParts = kLanes / kRegisterLanes;
+typedef float VR __attribute__((vector_size(4 * kRegisterLanes)));
+typedef std::uint32_t UR __attribute__((vector_size(4 * kRegisterLanes)));
+typedef std::int32_t IR __attribute__((vector_size(4 * kRegisterLanes)));
+
 template <typename To, typename From>
-inline To bits(From from) {
+TURBOSPEC_INLINE To bits(const From& from) {
   static_assert(sizeof(To) == sizeof(From));
   To to;
   std::memcpy(&to, &from, sizeof(to));
@@ -69,24 +85,34 @@ inline float max_lane(V16 v) {
 
 // exp(x) to about 2 units in the last place: x = n ln2 + r, |r| <= ln2 / 2, Taylor series of degree 7 in r.
 // Inputs below -87.3 give 0 (a masked score is -inf), inputs above 88 saturate.
-inline V16 exp(V16 x) {
-  const V16 low = splat(-87.33654f), high = splat(88.0f);
-  const V16 clamped = x < low ? low : (x > high ? high : x);
-  const V16 shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  const V16 n = (clamped * splat(1.44269504f) + shifter) - shifter;
-  const V16 r = (clamped - n * splat(0.693359375f)) - n * splat(-2.12194440e-4f);
-  V16 p = splat(1.0f / 5040.0f);
-  p = p * r + splat(1.0f / 720.0f);
-  p = p * r + splat(1.0f / 120.0f);
-  p = p * r + splat(1.0f / 24.0f);
-  p = p * r + splat(1.0f / 6.0f);
-  p = p * r + splat(0.5f);
-  p = p * r + splat(1.0f);
-  p = p * r + splat(1.0f);
-  const I16 exponent = __builtin_convertvector(n, I16) + 127;
-  const V16 result = p * bits<V16>(exponent << 23);
-  return x < low ? V16{} : result;
+TURBOSPEC_INLINE VR exp(VR x) {
+  const VR zero = {}, low = zero - 87.33654f, high = zero + 88.0f;
+  const VR clamped = x < low ? low : (x > high ? high : x);
+  const VR shifter = zero + 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const VR n = (clamped * 1.44269504f + shifter) - shifter;
+  const VR r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+  VR p = zero + 1.0f / 5040.0f;
+  p = p * r + 1.0f / 720.0f;
+  p = p * r + 1.0f / 120.0f;
+  p = p * r + 1.0f / 24.0f;
+  p = p * r + 1.0f / 6.0f;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const IR exponent = __builtin_convertvector(n, IR) + 127;
+  const VR result = p * bits<VR>(exponent << 23);
+  return x < low ? zero : result;
 }
+
+#if !defined(__AVX512F__)  // where V16 is VR
+inline V16 exp(V16 x) {
+  VR parts[kParts];
+  std::memcpy(parts, &x, sizeof(x));
+#pragma GCC unroll 4
+  for (int i = 0; i < kParts; ++i) parts[i] = exp(parts[i]);
+  return bits<V16>(parts);
+}
+#endif
 
 // Lane i of the answer is the sum of the sixteen lanes of a[i], always added in the same tree.
 TURBOSPEC_INLINE V16 sum_lanes(const V16* a) {
@@ -117,49 +143,71 @@ inline float sum_lane(V16 v) {
   return v[0] + v[1];
 }
 
-// The products of one step of a dot product, added to `sum`. kStep elements of each row are consumed.
+// One register of products of a dot product, added to `sum`. kStep elements of each row fill sixteen lanes.
 template <typename T>
 struct Dot;
 
 template <>
 struct Dot<float> {
   static constexpr std::int64_t kStep = 16;
-  typedef V16 Raw;
-  static V16 add(V16 sum, Raw a, Raw b) { return sum + a * b; }
+  typedef VR Raw;
+  static TURBOSPEC_INLINE VR add(VR sum, Raw a, Raw b) { return sum + a * b; }
 };
 
 template <>
 struct Dot<c10::BFloat16> {
   static constexpr std::int64_t kStep = 32;
-  typedef U16 Raw;
-  static V16 add(V16 sum, Raw a, Raw b) {
+  typedef UR Raw;
+  static TURBOSPEC_INLINE VR add(VR sum, Raw a, Raw b) {
 #if defined(__AVX512BF16__)
-    return bits<V16>(_mm512_dpbf16_ps(bits<__m512>(sum), bits<__m512bh>(a), bits<__m512bh>(b)));
+    return bits<VR>(_mm512_dpbf16_ps(bits<__m512>(sum), bits<__m512bh>(a), bits<__m512bh>(b)));
 #else
-    sum = sum + bits<V16>(a << 16) * bits<V16>(b << 16);
-    return sum + bits<V16>(a & 0xffff0000u) * bits<V16>(b & 0xffff0000u);
+    sum = sum + bits<VR>(a << 16) * bits<VR>(b << 16);
+    return sum + bits<VR>(a & 0xffff0000u) * bits<VR>(b & 0xffff0000u);
 #endif
   }
 };
 
-// Sixteen dot products at once: kRows rows of `a` against 16 / kRows rows of `b`, all `length` long (a multiple of
+// Sixteen dot products: kRows rows of `a` against 16 / kRows rows of `b`, all `length` long (a multiple of
 // Dot<T>::kStep). Lane i * (16 / kRows) + j of the answer is a[i] . b[j]. With kAheadBytes, what lies that far behind
 // each element of `b` is fetched meanwhile: the processor does not see through many short rows read side by side.
+// As many at once as half of the registers hold the sums of, in as square a tile as that gives: it loads the least.
 template <typename T, int kRows, int kAheadBytes = 0, typename RowsA, typename RowsB>
 TURBOSPEC_INLINE V16 dot_tile(RowsA a, RowsB b, std::int64_t length) {
   typedef Dot<T> D;
   constexpr int kColumns = kLanes / kRows;
-  V16 sums[kLanes] = {};
-  for (std::int64_t k = 0; k < length; k += D::kStep) {
-    typename D::Raw x[kRows];
+  constexpr int kHeld = kRegisters / 2 / kParts;
+  constexpr int kHeldRows = kHeld == kLanes || kRows < 2 ? kRows : 2;
+  constexpr int kHeldColumns = kHeld / kHeldRows < kColumns ? kHeld / kHeldRows : kColumns;
+  constexpr std::int64_t kPartStep = D::kStep / kParts;
+  V16 sums[kLanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) x[i] = load_raw<typename D::Raw>(a(i) + k);
+  for (int column = 0; column < kColumns; column += kHeldColumns) {
 #pragma GCC unroll 16
-    for (int j = 0; j < kColumns; ++j) {
-      const auto y = load_raw<typename D::Raw>(b(j) + k);
-      if constexpr (kAheadBytes > 0) __builtin_prefetch(reinterpret_cast<const char*>(b(j) + k) + kAheadBytes, 0, 2);
+    for (int row = 0; row < kRows; row += kHeldRows) {
+      VR held[kHeldRows][kHeldColumns][kParts] = {};
+      for (std::int64_t k = 0; k < length; k += D::kStep) {
+#pragma GCC unroll 4
+        for (int part = 0; part < kParts; ++part) {
+          typename D::Raw x[kHeldRows];
 #pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) sums[i * kColumns + j] = D::add(sums[i * kColumns + j], x[i], y);
+          for (int i = 0; i < kHeldRows; ++i)
+            x[i] = load_raw<typename D::Raw>(a(row + i) + k + part * kPartStep);
+#pragma GCC unroll 16
+          for (int j = 0; j < kHeldColumns; ++j) {
+            const auto* from = b(column + j) + k + part * kPartStep;
+            const auto y = load_raw<typename D::Raw>(from);
+            if (kAheadBytes > 0 && part == 0)
+              __builtin_prefetch(reinterpret_cast<const char*>(from) + kAheadBytes, 0, 2);
+#pragma GCC unroll 16
+            for (int i = 0; i < kHeldRows; ++i) held[i][j][part] = D::add(held[i][j][part], x[i], y);
+          }
+        }
+      }
+#pragma GCC unroll 16
+      for (int i = 0; i < kHeldRows; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < kHeldColumns; ++j) sums[(row + i) * kColumns + column + j] = bits<V16>(held[i][j]);
     }
   }
   return sum_lanes(sums);
