@@ -20,8 +20,9 @@ How SGLang finds each piece (`python -m sglang_patch.launch ... --device cpu` se
 What the kernels promise: a row of a result has the same bits whatever is computed beside it (other
 requests, other draft tokens), because its sums are always taken in the same order. So greedy outputs do not
 change with the batch or the speculation length. Two exceptions: in bfloat16, forwards of more than 64
-tokens (prefill, large verifications) go to oneDNN, and weights whose dimensions are not multiples of 16
-(out) and 32 (in) go to torch, neither of which promises this.
+tokens (prefill, large verifications) go to oneDNN where the processor multiplies bfloat16 (AVX-512, AMX,
+ARM's BF16), and weights whose dimensions are not multiples of 16 (out) and 32 (in) go to torch, neither of
+which promises this.
 
 Memory: weights stay as the checkpoint has them, nothing is packed or copied, tied embeddings are held once.
 """

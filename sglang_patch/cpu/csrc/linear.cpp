@@ -2,7 +2,8 @@
 //
 // Decoding streams every weight once per step, so at small batches the memory sets the time and a packed copy buys
 // nothing; it would only double the memory of tied embeddings. A row of the answer is the same bits whatever rows
-// are computed beside it. bf16 batches too large for that to matter (prefill) go to oneDNN, which has AMX.
+// are computed beside it. bf16 batches too large for that to matter (prefill) go to oneDNN where the processor has
+// instructions for it, AMX above all; where it has none, oneDNN takes four times as long.
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/constant_pad_nd.h>
@@ -11,6 +12,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 
 #include "vec.h"
@@ -20,7 +22,11 @@ namespace {
 
 constexpr int kAheadBytes = 16384;            // how far in front of the products weights are fetched
 constexpr std::int64_t kBlockColumns = 64;     // weight rows that stay in the cache while all batch rows pass
+#if defined(__AVX512BW__) || defined(__ARM_FEATURE_BF16)
 constexpr std::int64_t kMaxRowsForBf16 = 64;   // above this oneDNN's reordering is paid back
+#else
+constexpr std::int64_t kMaxRowsForBf16 = std::numeric_limits<std::int64_t>::max();
+#endif
 
 template <typename T>
 struct Problem {
