@@ -50,6 +50,13 @@ TOOLS: Final = (
         "`1`",
         "tells SGLang's processes that the CPU kernels are wanted; not for you to set",
     ),
+    (
+        "OMP_NUM_THREADS",
+        "`1` on a CPU",
+        "1 and more",
+        "threads of the CPU kernels; SGLang's other processes need a core too, so more pay only where cores "
+        "are to spare: with a larger model, or many requests on a processor without AVX-512",
+    ),
 )
 
 
