@@ -9,14 +9,18 @@ import numpy as np
 from control_service.core.types import StepObservation
 
 BURST_STEPS = 2
+# Of the tour: none, the shortest, then those.
+FIRST_LONGER_STAGE = 2
 # Twice around: a machine that slows down in the middle must not look like a length that is slow.
 ROUNDS = 2
 LENGTHS_MAX = 6
 # Steps this slow are few until telemetry tells of them, and a length too long costs many steps' time: where
-# they are, no length is run before the one below it was heard of.
+# they are, no length is run before the one below it was heard of. Whether they are, and whether a draft
+# costs a whole step, is heard of the first two, so the third waits for them anywhere.
 SLOW_STEP_S = 0.025
-# Telemetry that does not come is not waited for longer than so many bursts.
-WAITS_MAX = 16
+# Telemetry is not waited for longer than so many bursts: what steps that are not slow could lose is less.
+SLOW_WAITS_MAX = 16
+FIRST_WAITS_MAX = 6
 # Steps to wait for telemetry before the tour is run again; doubles each time.
 PATIENCE_STEPS = 64
 PATIENCE_MAX_STEPS = 4_096
@@ -27,10 +31,10 @@ HOPE_Z = 2.0
 class ColdStart:
     """Runs none, the reference, then every length from the shortest on while the next may still pay.
 
-    It advances with step indices, not with telemetry, which comes late; telemetry only ends it early,
-    and where steps are slow it waits for it at length 0. A length is beyond hope if it would not pay
-    even though every draft behind the first position were accepted, at the price per draft seen so
-    far: a long draft of a large batch costs many steps' time.
+    It advances with step indices, not with telemetry, which comes late. Telemetry ends it early, and is
+    waited for: at the shortest length before any longer one is run, and at length 0 where steps are slow.
+    A length is beyond hope if it would not pay even though every draft behind the first position were
+    accepted, at the price per draft seen so far: a long draft of a large batch costs many steps' time.
     """
 
     def __init__(self, lengths: tuple[int, ...]) -> None:
@@ -38,7 +42,10 @@ class ColdStart:
         self._start: int | None = None
         self._patience = PATIENCE_STEPS
         self._waits_until = 0
+        self._waits_at = 0
         self._waits = 0
+        # Without hope: nothing more to run until the tour is run again.
+        self._is_over = False
         self._batch_size = 0
         # The fastest step of each length at that batch size; slow ones may be anybody's fault.
         self._fastest_s: dict[int, float] = {}
@@ -52,18 +59,21 @@ class ColdStart:
         if self._start is None:
             self._start = step_index
         if step_index < self._waits_until:
-            return 0
+            return self._waits_at
         stage = max(step_index - self._start, 0) // BURST_STEPS
         if stage >= ROUNDS * len(self._tour):
             return None
         length = self._tour[stage % len(self._tour)]
-        if self._is_hopeless(length):
+        self._is_over |= self._is_hopeless(length)
+        if self._is_over:
             return None
-        if self._waits < WAITS_MAX and self._is_unheard_of(stage - 1):
+        waits_max = SLOW_WAITS_MAX if self._is_slow() else FIRST_WAITS_MAX
+        if self._waits < waits_max and self._is_unheard_of(stage - 1):
             self._waits += 1
             self._start += BURST_STEPS
             self._waits_until = step_index + BURST_STEPS
-            return 0
+            self._waits_at = 0 if self._is_slow() else self._tour[1]
+            return self._waits_at
         return length
 
     def steps_left(self, step_index: int) -> int:
@@ -96,15 +106,22 @@ class ColdStart:
             return
         self._start = step_index
         self._waits = 0
+        self._is_over = False
         if len(self._ran) != 1:
             self._patience = min(2 * self._patience, PATIENCE_MAX_STEPS)
         self._ran.clear()
 
     def _is_unheard_of(self, stage: int) -> bool:
-        """Whether steps are slow, and telemetry of that stage of the first time around is still to come."""
-        if not 0 < stage < len(self._tour) or self._fastest_s.get(0, 0.0) < SLOW_STEP_S:
+        """Whether telemetry of that stage of the first time around is to be waited for, and still to come."""
+        if not 0 < stage < len(self._tour):
+            return False
+        first_longer = stage + 1 == FIRST_LONGER_STAGE < len(self._tour)
+        if not first_longer and not self._is_slow():
             return False
         return self._tour[stage] not in self._fastest_s
+
+    def _is_slow(self) -> bool:
+        return self._fastest_s.get(0, 0.0) >= SLOW_STEP_S
 
     def _is_hopeless(self, length: int) -> bool:
         seen = max(self._fastest_s, default=0)

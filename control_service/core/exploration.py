@@ -14,7 +14,7 @@ PROBE_STEPS = 5
 BACKOFF_START_STEPS = 48
 BACKOFF_MAX_STEPS = 1_024
 # At length 0 acceptance is not seen at all: look again so soon, at the drafts of a few requests or steps.
-BLIND_BACKOFF_S = 1.5
+BLIND_BACKOFF_S = 1.0
 BLIND_BACKOFF_MIN_STEPS = 32
 BLIND_BACKOFF_MAX_STEPS = 256
 BLIND_DRAFTS = 16
@@ -23,9 +23,13 @@ NEWS_GAIN = 0.1
 # A rival this many standard errors from the lead is worth a look.
 OPTIMISM_Z = 1.0
 MIN_UPSIDE = 0.01
-# Probing may cost this share of all steps, saved up to a cap.
+# From length 0 nobody looks unless a length would be so much better if every draft were accepted.
+MIN_MOST_UPSIDE = 0.1
+# Probing may cost this share of all steps, saved up to a cap. It begins with some steps, or with what of them
+# is over in that time.
 BUDGET_SHARE = 0.008
 BUDGET_START_STEPS = 4.0
+BUDGET_START_S = 0.1
 BUDGET_MAX_STEPS = 6.0
 MIN_PROBE_LOSS = 0.02
 # Telemetry of a probe that has not come after this many steps is given up.
@@ -59,7 +63,7 @@ class Prober:
     def __init__(self) -> None:
         self._active: Probe | None = None
         self._backoff: dict[tuple[int, int], _Backoff] = {}
-        self._budget_steps = BUDGET_START_STEPS
+        self._budget_steps = 0.0
         self._budget_at: int | None = None
 
     def running_at(self, step_index: int) -> Probe | None:
@@ -73,7 +77,7 @@ class Prober:
         self, step_index: int, observed_step_index: int, bucket: int, forecast: BatchForecast, incumbent: int
     ) -> Probe | None:
         """Start a probe if one is due; `incumbent` is the index of the length in force."""
-        self._save_up(step_index)
+        self._save_up(step_index, float(forecast.seconds[incumbent]))
         if self._awaiting(step_index, observed_step_index):
             return None
         rival = self._rival(step_index, bucket, forecast, incumbent)
@@ -107,9 +111,11 @@ class Prober:
         """Acceptance has changed: nothing that was judged before holds, in no bucket."""
         self._backoff.clear()
 
-    def _save_up(self, step_index: int) -> None:
+    def _save_up(self, step_index: int, step_s: float) -> None:
         before, self._budget_at = self._budget_at, step_index
-        if before is not None:
+        if before is None:
+            self._budget_steps = min(BUDGET_START_STEPS, BUDGET_START_S / step_s)
+        else:
             earned = BUDGET_SHARE * max(step_index - before, 0)
             self._budget_steps = min(self._budget_steps + earned, BUDGET_MAX_STEPS)
 
@@ -133,6 +139,8 @@ class Prober:
                 return int(index)
         if forecast.lengths[incumbent] == 0:
             most = forecast.most_log_goodput - forecast.log_goodput[incumbent]
+            if most.max() <= MIN_MOST_UPSIDE:
+                return None
             for index in np.flatnonzero(most > MIN_UPSIDE)[:1].tolist():
                 if self._due(step_index, bucket, index, float(gain[index])):
                     return int(index)

@@ -6,10 +6,11 @@ import pytest
 
 from control_service.core.cold_start import (
     BURST_STEPS,
+    FIRST_WAITS_MAX,
     PATIENCE_STEPS,
     ROUNDS,
     SLOW_STEP_S,
-    WAITS_MAX,
+    SLOW_WAITS_MAX,
     ColdStart,
 )
 from tests.unit.control_service.factories import observation
@@ -37,7 +38,8 @@ def test_it_runs_none_then_every_length_from_the_shortest_on_and_again() -> None
 
 
 def test_without_telemetry_it_is_run_to_its_end() -> None:
-    assert len(walk(ColdStart((0, 1, 2, 5)), 4, {}, 0.0, telemetry=False)) == ROUNDS * 4 * BURST_STEPS
+    walked = walk(ColdStart((0, 1, 2, 5)), 4, {}, 0.0, telemetry=False)
+    assert len(walked) == (ROUNDS * 4 + FIRST_WAITS_MAX) * BURST_STEPS
 
 
 def test_of_many_lengths_it_picks_some_with_the_longest_among_them() -> None:
@@ -121,8 +123,26 @@ def test_where_steps_are_slow_no_length_is_run_before_the_one_below_was_heard_of
     slow = late(ColdStart((0, 1, 2, 3, 5)), 2 * SLOW_STEP_S, late_steps=2, steps=24)
     assert slow[: 2 * BURST_STEPS] == [0] * BURST_STEPS + [1] * BURST_STEPS
     assert set(slow[2 * BURST_STEPS :]) == {0, None}, "waits, then knows that nothing can pay"
-    fast = late(ColdStart((0, 1, 2, 3, 5)), SLOW_STEP_S / 10.0, late_steps=16, steps=16)
-    assert max(length or 0 for length in fast) == 5, "does not wait where waiting is many steps"
+    fast = late(ColdStart((0, 1, 2, 3, 5)), SLOW_STEP_S / 10.0, late_steps=32, steps=32)
+    waited = BURST_STEPS * (2 + FIRST_WAITS_MAX)
+    assert fast[:waited] == [0] * BURST_STEPS + [1] * (waited - BURST_STEPS)
+    assert max(length or 0 for length in fast[waited:]) == 5, "does not wait where waiting is many steps"
+
+
+def test_no_longer_length_is_run_before_the_shortest_was_heard_of() -> None:
+    """Steps that are not slow, of a device where drafts cost whole steps: telemetry comes just in time."""
+    lengths = late(ColdStart((0, 1, 2, 3, 5)), SLOW_STEP_S / 3.0, late_steps=2 * FIRST_WAITS_MAX, steps=24)
+    assert {1, None} == set(lengths[BURST_STEPS:])
+    assert set(late(ColdStart((0, 5)), SLOW_STEP_S / 3.0, late_steps=64, steps=8)) == {0, 5}, "there is none"
+
+
+def test_a_tour_without_hope_is_over_until_it_is_run_again() -> None:
+    tour = ColdStart((0, 1, 2))
+    lengths = late(tour, 2 * SLOW_STEP_S, late_steps=1, steps=200)
+    first_none = lengths.index(None)
+    assert set(lengths[first_none:]) == {None}, "its second time around holds no hope either"
+    tour.repeat_if_due(200)
+    assert tour.length_at(200) == 0
 
 
 def test_telemetry_that_does_not_come_is_not_waited_for_for_ever() -> None:
@@ -130,10 +150,10 @@ def test_telemetry_that_does_not_come_is_not_waited_for_for_ever() -> None:
     for index in (1, 2):
         assert tour.length_at(index) == 0
         tour.observe(observation(index, 0, (0,), 2 * SLOW_STEP_S, previous_num_steps=0))
-    lengths = [tour.length_at(index) for index in range(3, 3 + 2 * BURST_STEPS * WAITS_MAX)]
+    lengths = [tour.length_at(index) for index in range(3, 3 + 2 * BURST_STEPS * SLOW_WAITS_MAX)]
     assert lengths[:BURST_STEPS] == [1] * BURST_STEPS
-    assert lengths[BURST_STEPS : BURST_STEPS * (1 + WAITS_MAX)] == [0] * (BURST_STEPS * WAITS_MAX)
-    assert lengths[BURST_STEPS * (1 + WAITS_MAX)] == 2
+    assert lengths[BURST_STEPS : BURST_STEPS * (1 + SLOW_WAITS_MAX)] == [0] * (BURST_STEPS * SLOW_WAITS_MAX)
+    assert lengths[BURST_STEPS * (1 + SLOW_WAITS_MAX)] == 2
     waiting = ColdStart((0, 1, 2))
     for index in (1, 2):
         waiting.length_at(index)

@@ -81,9 +81,27 @@ def test_a_probe_costs_time_not_steps() -> None:
 
 
 def test_from_length_0_the_shortest_length_that_could_pay_is_looked_at() -> None:
-    started = probes(Prober(), forecast((1.0, 0.7, 0.4), error=0.001), 0, 2_000)
+    started = probes(Prober(), forecast((1.0, 0.9, 0.4), error=0.001), 0, 2_000)
     assert {probe.num_steps for probe in started} == {1}
     assert max(gaps(started)) * 0.01 <= BLIND_BACKOFF_S + 1e-9
+
+
+def test_from_length_0_nobody_looks_where_every_draft_accepted_would_hardly_pay() -> None:
+    hardly = forecast((1.0, 0.6, 0.4), error=0.001)
+    hardly.most_log_goodput = hardly.log_goodput[0] + np.log((1.0, 1.05, 1.05))
+    assert probes(Prober(), hardly, 0, 2_000) == []
+    hardly.most_log_goodput = hardly.log_goodput[0] + np.log((1.0, 1.05, 1.5))
+    assert {probe.num_steps for probe in probes(Prober(), hardly, 0, 2_000)} == {1}
+
+
+def test_where_steps_are_slow_the_first_probe_waits_for_its_budget() -> None:
+    def first(step_s: float) -> int:
+        return probes(Prober(), forecast((1.0, 0.7, 0.1), error=0.5, step_s=step_s), 0, 4_000)[
+            0
+        ].first_step_index
+
+    assert first(0.01) == 1
+    assert first(0.1) > 1
 
 
 def test_from_length_0_a_length_that_is_ahead_is_looked_at_again_at_once() -> None:
