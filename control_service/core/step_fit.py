@@ -53,6 +53,9 @@ CONTEXT_STRAY = 0.05
 FACTOR_MIN = 0.1
 # Neighbouring steps share their noise, so n samples are worth fewer.
 NOISE_INFLATION = 1.5
+# The first steps of a cell may cost more than those to come (memory, kernels, caches that nobody used yet):
+# so far may a single sample be off, as a ratio, and half as far with each one more.
+FIRST_USE_STRAY = 0.15
 
 
 class StepTimeFit(NamedTuple):
@@ -286,7 +289,8 @@ def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray, doubt: FloatArra
     # An unvisited bucket strays more, the farther from visited ones.
     reach = 1.0 + _distance(np.asarray(visited.any(axis=1)))[:, None]
     prior_precision = 1.0 / (stray * reach) ** 2
-    evidence = np.where(visited, 1.0 / (noise / np.maximum(weight, 1e-12) + doubt), 0.0)
+    first_use = (FIRST_USE_STRAY * np.exp2(1.0 - np.maximum(weight, 1.0))) ** 2
+    evidence = np.where(visited, 1.0 / (noise / np.maximum(weight, 1e-12) + doubt + first_use), 0.0)
     precision = prior_precision + evidence
     pull = evidence / precision
     correction = np.where(visited, bucket + pull * (mean - bucket), bucket)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_service.core import rate_counter
+from control_service.core.acceptance import CHANGE_Z
 from control_service.core.rate_counter import (
     CHANGE_KEPT_COUNT,
     DEPARTURE_MIN_COUNT,
@@ -68,6 +69,15 @@ def test_after_a_pause_the_newest_counts_stand_alone() -> None:
         rate.skip()
     rate.count(clock + LATELY_IDLE_STEPS + 2, 11, 5)
     assert rate.departure() > 4.0
+
+
+def test_a_crowd_that_has_left_does_not_hide_what_the_few_that_stay_do() -> None:
+    """Requests without a hit are rejected in every step; those that copy come here only after a rare miss."""
+    rate, clock = counted(80, 1, 4), 80
+    while rate.departure() < CHANGE_Z and clock < 200:
+        clock += 2
+        rate.count(clock, 1, 0)
+    assert clock < 155
 
 
 def test_too_few_counts_depart_from_nothing() -> None:

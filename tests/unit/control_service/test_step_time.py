@@ -163,6 +163,24 @@ def test_a_step_whose_length_has_just_changed_is_no_price() -> None:
     assert ready(model).seconds(0, 1, 500) == pytest.approx(before, rel=1e-3)
 
 
+def test_the_first_steps_of_a_length_are_not_believed_to_the_letter() -> None:
+    """They may pay for what nobody used yet: two that took 35 % too long must leave room for another look."""
+    rng, model = random.Random(12), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for length in (0, 1, 3):
+        feed(model, 8, length, 60, rng)
+    for _ in range(2):
+        model.observe(observation(1, 5, (0,) * 8, 1.35 * truth(8, 5, 4_000), context_tokens=4_000))
+    fit = ready(model)
+    bucket = model.buckets.index(8)
+    seen = fit.seconds(bucket, 8, 4_000)[3] / truth(8, 5, 4_000)
+    assert 1.05 < seen < 1.3
+    assert fit.variance[bucket, 3] ** 0.5 > 0.05
+    # More of the same is a price.
+    for _ in range(6):
+        model.observe(observation(1, 5, (0,) * 8, 1.35 * truth(8, 5, 4_000), context_tokens=4_000))
+    assert ready(model).seconds(bucket, 8, 4_000)[3] / truth(8, 5, 4_000) == pytest.approx(1.35, abs=0.04)
+
+
 def test_says_why_it_is_not_ready() -> None:
     model = StepTimeModel(LENGTHS, BatchBuckets((), 16))
     assert "no steps" in model.not_ready_reason
