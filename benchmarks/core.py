@@ -244,13 +244,13 @@ def as_table(result: CoreResult) -> Table:
         assert median is not None
         assert p99 is not None
         bar = BARS_US.get(name)
-        verdict = "-" if bar is None else f"{bar:.0f} {'met' if median.median <= bar else 'MISSED'}"
-        table.add_row(name, _spread(median), _spread(p99), f"{1e6 / median.median:,.0f}", verdict)
+        verdict = "-" if bar is None else f"{bar:.0f} {'met' if median.middle <= bar else 'MISSED'}"
+        table.add_row(name, _spread(median), _spread(p99), f"{1e6 / median.middle:,.0f}", verdict)
     return table
 
 
 def _spread(spread: Spread) -> str:
-    return f"{spread.median:,.1f} [{spread.low:,.1f}..{spread.high:,.1f}]"
+    return f"{spread.middle:,.1f} [{spread.low:,.1f}..{spread.high:,.1f}]"
 
 
 @app.command()

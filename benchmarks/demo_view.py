@@ -179,4 +179,4 @@ def policy_name(label: str) -> str:
 def _spread(spread: Spread | None, digits: int) -> str:
     if spread is None:
         return ABSENT
-    return f"{spread.median:.{digits}f} [{spread.low:.{digits}f}..{spread.high:.{digits}f}]"
+    return f"{spread.middle:.{digits}f} [{spread.low:.{digits}f}..{spread.high:.{digits}f}]"

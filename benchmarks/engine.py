@@ -66,9 +66,12 @@ def main(
     variants: Annotated[
         str, typer.Option(help="Of nospec, fixed, fixed:K, adaptive, turbospec. Default: all.")
     ] = "",
+    starts: Annotated[
+        int, typer.Option(min=1, help="Times the servers are started: a process is fast or slow by chance.")
+    ] = 5,
     rounds: Annotated[
-        int, typer.Option(min=1, help="In each, every variant has one turn, in a shuffled order.")
-    ] = 30,
+        int, typer.Option(min=1, help="Of each start; in one, every variant has a turn, in a shuffled order.")
+    ] = 6,
     seconds: Annotated[
         float, typer.Option(min=0.5, help="Measured seconds of a turn, at the median speed of the variants.")
     ] = 1.5,
@@ -84,7 +87,7 @@ def main(
         Path | None, typer.Option(help="JSON results. Default: bench-engine-TIME.json.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="5 rounds and little warm-up: to try it, not to quote it.")
+        bool, typer.Option(help="One start, 5 rounds and little warm-up: to try it, not to quote it.")
     ] = False,
 ) -> None:
     """Start the servers, run every cell, save after each round, print the tables."""
@@ -93,6 +96,7 @@ def main(
     console = report_console()
     try:
         plan = Plan(
+            starts=1 if quick else starts,
             rounds=QUICK_ROUNDS if quick else rounds,
             pace=Pace(seconds=seconds, settle_s=settle),
             warmup_s=QUICK_WARMUP_S if quick else warmup,

@@ -19,9 +19,10 @@ ABSENT = "-"
 WIDTH_WITHOUT_TERMINAL = 200
 NOTES = (
     "tok/s is goodput: committed output tokens per second, counted by the server, received in the window: "
-    "the median of the rounds [95 % confidence].",
-    "Ratios are taken round by round (turns of the same half minute), then median [95 % confidence]; "
-    "best fixed is the fixed length with the highest median in that cell, known only afterwards.",
+    "the mean over the starts of the median of a start's rounds [95 % confidence over the starts; "
+    "of one start, over its rounds].",
+    "Ratios are taken round by round (turns of the same half minute), then as above; "
+    "best fixed is the fixed length with the highest goodput in that cell, known only afterwards.",
     "TPOT: (last - first token) / (tokens - 1) of each answer. ITL: gap between two chunks of an answer, "
     "each with one token or more. TTFT: from sending to the first chunk. In milliseconds, over all rounds.",
     "accepted: tokens a request commits per decode step, by the server's own counters. "
@@ -199,7 +200,7 @@ def _ratio(ours: VariantStats | None, other: VariantStats | None) -> str:
 def _spread(spread: Spread | None, digits: int) -> str:
     if spread is None:
         return ABSENT
-    return f"{spread.median:.{digits}f} [{spread.low:.{digits}f}..{spread.high:.{digits}f}]"
+    return f"{spread.middle:.{digits}f} [{spread.low:.{digits}f}..{spread.high:.{digits}f}]"
 
 
 def _milliseconds(values_s: list[float], percents: tuple[int, ...]) -> str:

@@ -27,6 +27,8 @@ TELEMETRY_SETTLE_S = 0.5
 class Plan:
     """How long, how often and how many; times in seconds."""
 
+    # Every server is started so many times; each time it has so many turns in every cell.
+    starts: int
     rounds: int
     pace: Pace
     warmup_s: float
@@ -84,7 +86,7 @@ class Runner:
             groups = plan_groups(list(cells.variants), server_capacity())
             if len(groups) > 1:
                 self._say(f"not all servers fit into memory: {len(groups)} groups of up to {len(groups[0])}")
-            for number, group in enumerate(groups):
+            for number, group in enumerate(groups * self._plan.starts):
                 await self._run_group(cells, mine, number, group)
 
     async def _run_group(self, cells: CellSet, mine: list[Cell], number: int, group: list[Variant]) -> None:
@@ -119,9 +121,8 @@ class Runner:
                         await player.take_turn(servers, number, position, work)
                 cell.runs = before + [run for player in players for run in player.runs(group)]
                 await asyncio.to_thread(self._result.save, self._output)
-                self._say(
-                    f"{cell_name(cell)}: round {number + 1}/{self._plan.rounds}, {_speeds(cell, number)}"
-                )
+                done = f"round {number + 1}/{self._plan.rounds}"
+                self._say(f"{cell_name(cell)}: {done}, {_speeds(cell, group, number)}")
             await self._count_control(servers, players, cell, counted)
         await asyncio.to_thread(self._result.save, self._output)
 
@@ -154,11 +155,14 @@ class Runner:
             async with player.awake():
                 await asyncio.sleep(TELEMETRY_SETTLE_S)
             now = (await self._control(servers, [player]))[label]
-            last = max((run for run in cell.runs if run.variant == label), key=lambda run: run.round)
+            # The newest: runs of earlier starts carry what was counted in those.
+            mine = [run for run in cell.runs if run.variant == label]
+            last = max(mine, key=lambda run: (run.group, run.round))
             last.control = control_delta(before[label], now)
 
 
-def _speeds(cell: Cell, number: int) -> str:
+def _speeds(cell: Cell, group: int, number: int) -> str:
     """Tokens a second of every variant in one round."""
-    runs = sorted((run for run in cell.runs if run.round == number), key=lambda run: run.variant)
+    mine = (run for run in cell.runs if (run.group, run.round) == (group, number))
+    runs = sorted(mine, key=lambda run: run.variant)
     return "tok/s: " + ", ".join(f"{run.variant} {goodput_tokens_per_s(run):.1f}" for run in runs)

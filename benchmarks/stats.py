@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
+
+from scipy.special import stdtrit
 
 from benchmarks.results import Cell, Quantiles, RequestRecord, VariantRun
 from benchmarks.variants import Variant, VariantKind
@@ -17,6 +19,7 @@ MIN_TPOT_TOKENS = 16
 
 # Of 95 % confidence, two-sided.
 CONFIDENCE_Z = 1.96
+TAIL = 0.975
 
 RunKey = tuple[int, int]
 Key = TypeVar("Key")
@@ -24,29 +27,51 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some rounds, and where the true median lies with 95 % confidence.
+    """The middle of some rounds, and where the true one lies with 95 % confidence."""
 
-    The interval runs between two of the values, by their ranks (binomial distribution): whatever
-    the shape of the noise. Of fewer than six values it is the extremes.
-    """
-
-    median: float
+    middle: float
     low: float
     high: float
     count: int
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
-        """None if there are no values.
+        """The median of rounds of the same servers; None if there are no values.
+
+        The interval runs between two of the values, by their ranks (binomial distribution): whatever
+        the shape of the noise. Of fewer than six values it is the extremes.
 
         >>> Spread.of(range(30))
-        Spread(median=14.5, low=9, high=20, count=30)
+        Spread(middle=14.5, low=9, high=20, count=30)
         """
         kept = sorted(values)
         if not kept:
             return None
         outside = max(0, int((len(kept) - CONFIDENCE_Z * math.sqrt(len(kept))) / 2))
         return cls(statistics.median(kept), kept[outside], kept[-1 - outside], len(kept))
+
+    @classmethod
+    def of_starts(cls, values: Iterable[tuple[int, float]]) -> Spread | None:
+        """The mean over starts of the median of each start's rounds; None if there are no values.
+
+        values: the start and the value of every round. A process keeps for life what its start dealt it (the
+        layout of its memory, the seed of its hashes): rounds cannot average that out, only starts can. So
+        each start counts as one observation, and the interval is Student's t over them.
+
+        >>> spread = Spread.of_starts([(0, 0.9), (0, 1.0), (0, 5.0), (1, 1.2), (2, 1.1)])
+        >>> f"{spread.middle:.3f} [{spread.low:.3f}..{spread.high:.3f}] of {spread.count}"
+        '1.100 [0.852..1.348] of 5'
+        """
+        by_start: dict[int, list[float]] = defaultdict(list)
+        for start, value in values:
+            by_start[start].append(value)
+        if len(by_start) < 2:
+            return cls.of(value for rounds in by_start.values() for value in rounds)
+        medians = [statistics.median(rounds) for rounds in by_start.values()]
+        middle = statistics.fmean(medians)
+        reach = float(stdtrit(len(medians) - 1, TAIL)) * statistics.stdev(medians) / math.sqrt(len(medians))
+        count = sum(map(len, by_start.values()))
+        return cls(middle, middle - reach, middle + reach, count)
 
 
 def percentile(values: Iterable[float], percent: float) -> float | None:
@@ -83,13 +108,13 @@ class VariantStats:
 
     @property
     def goodput(self) -> Spread | None:
-        return Spread.of(self.goodput_tokens_per_s.values())
+        return Spread.of_starts((start, value) for (start, _), value in self.goodput_tokens_per_s.items())
 
     def ratio_to(self, other: VariantStats) -> Spread | None:
         """Goodput over that of `other`, paired by round: the same minute, the same prompts."""
         shared = self.goodput_tokens_per_s.keys() & other.goodput_tokens_per_s.keys()
-        return Spread.of(
-            self.goodput_tokens_per_s[key] / other.goodput_tokens_per_s[key]
+        return Spread.of_starts(
+            (key[0], self.goodput_tokens_per_s[key] / other.goodput_tokens_per_s[key])
             for key in sorted(shared)
             if other.goodput_tokens_per_s[key] > 0
         )
@@ -112,17 +137,17 @@ class CellStats:
 
     @property
     def best_fixed(self) -> VariantStats | None:
-        """The fixed length with the highest median goodput: known only afterwards."""
+        """The fixed length with the highest goodput: known only afterwards."""
         fixed = [
             stats for label, stats in self.variants.items() if Variant.parse(label).kind is VariantKind.FIXED
         ]
-        return max(fixed, key=_median_goodput, default=None)
+        return max(fixed, key=_goodput, default=None)
 
     @property
     def best_plain(self) -> VariantStats | None:
         """The better of no speculation and the best fixed length."""
         plain = [stats for stats in (self.nospec, self.best_fixed) if stats]
-        return max(plain, key=_median_goodput, default=None)
+        return max(plain, key=_goodput, default=None)
 
 
 def cell_stats(cell: Cell) -> CellStats:
@@ -248,8 +273,8 @@ def _order(label: str) -> tuple[int, int]:
     return list(VariantKind).index(variant.kind), variant.num_steps
 
 
-def _median_goodput(stats: VariantStats) -> float:
-    return stats.goodput.median if stats.goodput else 0.0
+def _goodput(stats: VariantStats) -> float:
+    return stats.goodput.middle if stats.goodput else 0.0
 
 
 def _sum(counts: Iterable[dict[Key, int]]) -> dict[Key, int]:

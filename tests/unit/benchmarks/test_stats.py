@@ -72,6 +72,23 @@ def test_rounds_of_different_groups_are_not_paired() -> None:
     assert stats.turbospec.ratio_to(stats.nospec) is None
 
 
+def test_each_start_counts_as_one_observation() -> None:
+    """Thirty rounds of servers that came up lucky are no more than one lucky start."""
+    runs = [run("nospec", 100, number=n) for n in range(30)]
+    runs += [run("turbospec", 110, number=n) for n in range(30)]
+    for start in (1, 2):
+        runs += [run("nospec", 100, group=start), run("turbospec", 98, group=start)]
+    stats = cell_stats(cell(*runs))
+    assert stats.turbospec is not None
+    assert stats.nospec is not None
+    ratio = stats.turbospec.ratio_to(stats.nospec)
+    assert ratio is not None
+    assert ratio.middle == pytest.approx((1.10 + 0.98 + 0.98) / 3)
+    # Student's t with two degrees of freedom: 4.303 standard errors.
+    assert ratio.high - ratio.middle == pytest.approx(4.303 * 0.04, rel=1e-3)
+    assert ratio.middle - ratio.low == pytest.approx(ratio.high - ratio.middle)
+
+
 def test_latencies_of_one_answer() -> None:
     chunks = [(1.0, 1), (1.1, 9), (1.4, 11)]
     measured = run("nospec", 0).model_copy(
