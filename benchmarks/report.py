@@ -25,6 +25,7 @@ NOTES = (
     "best fixed is the fixed length with the highest goodput in that cell, known only afterwards.",
     "TPOT: (last - first token) / (tokens - 1) of each answer. ITL: gap between two chunks of an answer, "
     "each with one token or more. TTFT: from sending to the first chunk. In milliseconds, over all rounds.",
+    "control: microseconds of an engine's life so far; of several starts, that with the highest p99.",
     "accepted: tokens a request commits per decode step, by the server's own counters. "
     "equal: outputs identical to nospec's for the same prompt (knob models: fp32, greedy).",
 )

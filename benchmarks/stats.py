@@ -54,9 +54,9 @@ class Spread:
     def of_starts(cls, values: Iterable[tuple[int, float]]) -> Spread | None:
         """The mean over starts of the median of each start's rounds; None if there are no values.
 
-        values: the start and the value of every round. A process keeps for life what its start dealt it (the
-        layout of its memory, the seed of its hashes): rounds cannot average that out, only starts can. So
-        each start counts as one observation, and the interval is Student's t over them.
+        values: the start and the value of every round. What a process is dealt by its start it keeps for
+        life: rounds cannot average that out, only starts can. So each start counts as one observation, and
+        the interval is Student's t over them.
 
         >>> spread = Spread.of_starts([(0, 0.9), (0, 1.0), (0, 5.0), (1, 1.2), (2, 1.1)])
         >>> f"{spread.middle:.3f} [{spread.low:.3f}..{spread.high:.3f}] of {spread.count}"
@@ -175,7 +175,10 @@ def goodput_tokens_per_s(run: VariantRun) -> float:
 
 @dataclass(frozen=True, slots=True)
 class ControlStats:
-    """What control did over all runs of one cell; microseconds are of the engine's life so far."""
+    """What control did over all runs of one cell; microseconds are of an engine's life so far.
+
+    Of several starts, those of the engine whose 99th percentile was the highest.
+    """
 
     steps: int
     switches_per_1000_steps: float
@@ -195,6 +198,8 @@ def control_stats(runs: Sequence[VariantRun]) -> ControlStats | None:
     steps = sum(delta.steps for delta in deltas)
     if not steps:
         return None
+    # Of every start the newest reading: it covers the engine's whole life, the earlier ones are part of it.
+    newest = {run.group: run.control for run in runs if run.control}.values()
     committed = sum(delta.committed_tokens for delta in deltas)
     # Every request of a step commits one token more than it accepted drafts.
     request_steps = committed - sum(delta.accepted_tokens for delta in deltas)
@@ -208,9 +213,9 @@ def control_stats(runs: Sequence[VariantRun]) -> ControlStats | None:
         share_by_source={k: n / steps for k, n in sorted(_sum(d.steps_by_source for d in deltas).items())},
         fallbacks_by_reason=_sum(delta.fallbacks_by_reason for delta in deltas),
         drops_by_cause=_sum(delta.drops_by_cause for delta in deltas),
-        step_control_us=deltas[-1].step_control_us,
-        decision_wait_us=deltas[-1].decision_wait_us,
-        answer_us=deltas[-1].answer_us,
+        step_control_us=_worst(delta.step_control_us for delta in newest),
+        decision_wait_us=_worst(delta.decision_wait_us for delta in newest),
+        answer_us=_worst(delta.answer_us for delta in newest),
     )
 
 
@@ -266,6 +271,10 @@ def _digests(runs: Iterable[VariantRun]) -> dict[tuple[int, ...], str]:
         for request in run.requests
         if request.output_digest
     }
+
+
+def _worst(quantiles: Iterable[Quantiles]) -> Quantiles:
+    return max(quantiles, key=lambda one: one.p99)
 
 
 def _order(label: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.results import Quantiles
 from benchmarks.stats import Spread, cell_stats, control_stats, goodput_tokens_per_s, percentile
 from tests.unit.benchmarks.builders import cell, control, request, run
 
@@ -161,6 +162,17 @@ def test_control_is_summed_over_runs_and_shares_add_up() -> None:
     assert stats.fallbacks_by_reason == {"late": 1}
     # The newest reading covers the engine's whole life, the earlier ones are part of it.
     assert stats.step_control_us.count == 100
+
+
+def test_of_several_starts_the_slowest_control_is_shown() -> None:
+    """The last start must not speak for one in which control took longer."""
+    slow = control(100, step_control_us=Quantiles(count=100, p50=12.0, p99=90.0, max=95.0))
+    runs = [run("turbospec", 1, group=0, control=slow), run("turbospec", 1, group=1, control=control(100))]
+    stats = control_stats(runs)
+    assert stats is not None
+    assert stats.steps == 200
+    assert stats.step_control_us.p99 == 90.0
+    assert stats.decision_wait_us.p99 == 20.0
 
 
 def test_without_a_counted_step_there_are_no_control_statistics() -> None:
