@@ -260,7 +260,7 @@ class Board:
             lease.canary_percent,
         )
         at += _LEASE.size
-        lengths = bytes(map(lease.length_for, range(self.max_batch_size + 1)))
+        lengths = lease.lengths(self.max_batch_size)
         self._bytes[at : at + len(lengths)] = lengths
         words[_LEASE_SEQ] = sequence
 

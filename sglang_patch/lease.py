@@ -53,6 +53,13 @@ class Lease(NamedTuple):
         tier = bisect_left(self.max_batch_sizes, batch_size)
         return self.num_steps[tier] if tier < len(self.num_steps) else 0
 
+    def lengths(self, max_batch_size: int) -> bytes:
+        """The length for every batch size from 0 to the largest, a byte each."""
+        spread = b""
+        for limit, length in zip(self.max_batch_sizes, self.num_steps, strict=True):
+            spread += bytes((length,)) * (min(limit, max_batch_size) + 1 - len(spread))
+        return spread.ljust(max_batch_size + 1, b"\0")
+
 
 def applies(mode: int, canary_percent: int, step_index: int) -> bool:
     """Whether a step is to obey a lease of this mode, or to run the launch length beside it."""
