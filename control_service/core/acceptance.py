@@ -27,13 +27,16 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from control_service.core.rate_counter import RateCounter
+from control_service.core.rate_counter import SLOW_WINDOW_STEPS, RateCounter
 from control_service.core.types import PositionEstimate
 
 FloatArray = npt.NDArray[np.float64]
 
 # So many standard errors are beyond chance.
 CHANGE_Z = 3.5
+# What follows a rejection depends the most on whose requests they are, and those whose drafts fail bring
+# most of its counts: once they have left they must not speak for long for those that stay.
+FRESH_WINDOW_STEPS = 220.0
 FIRST_POSITION_PRIOR = 0.6
 FIRST_POSITION_STRENGTH = 2.0
 # Later positions lean on the rate just before them.
@@ -74,7 +77,9 @@ class AcceptanceModel:
     def __init__(self, length_max: int) -> None:
         self._length_max = length_max
         self._clock = 0
-        self._positions = tuple(RateCounter() for _ in range(length_max))
+        self._positions = tuple(
+            RateCounter(SLOW_WINDOW_STEPS if place else FRESH_WINDOW_STEPS) for place in range(length_max)
+        )
         # The first position after a full accept.
         self._inside = RateCounter()
         # By length: how many of the last counts of `_inside` came from steps of that length.

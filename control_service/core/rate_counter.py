@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-SLOW_WINDOW_STEPS = 1_000.0
+SLOW_WINDOW_STEPS = 500.0
 # What came lately reaches back so many steps, or so many drafts where steps have few: a position that is
 # seldom reached needs longer to tell anything, and a crowd that has left must not speak for those that stay.
 FAST_WINDOW_STEPS = 20.0
@@ -34,16 +34,26 @@ class RateCounter:
     ...     _ = rate.count(clock, 3, 1)
     >>> mean, variance = rate.posterior(0.6, 2.0)
     >>> round(mean, 2), round(math.sqrt(variance), 3)
-    (0.75, 0.027)
+    (0.75, 0.028)
     >>> for clock in range(101, 121):
     ...     _ = rate.count(clock, 1, 3)
     >>> round(rate.departure(), 1)
     -4.1
     """
 
-    __slots__ = ("_accepted", "_idle_steps", "_lately_accepted", "_lately_rejected", "_rejected", "_seen_at")
+    __slots__ = (
+        "_accepted",
+        "_idle_steps",
+        "_lately_accepted",
+        "_lately_rejected",
+        "_rejected",
+        "_seen_at",
+        "_window_steps",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, window_steps: float = SLOW_WINDOW_STEPS) -> None:
+        """window_steps: how far back the estimate reaches."""
+        self._window_steps = window_steps
         self._accepted = self._rejected = 0.0
         self._lately_accepted = self._lately_rejected = 0.0
         self._seen_at = 0
@@ -65,7 +75,7 @@ class RateCounter:
             return 1.0
         idle, self._idle_steps = self._idle_steps, 0
         elapsed, self._seen_at = clock - self._seen_at, clock
-        waning = math.exp((idle - elapsed) / SLOW_WINDOW_STEPS - idle / IDLE_WINDOW_STEPS)
+        waning = math.exp((idle - elapsed) / self._window_steps - idle / IDLE_WINDOW_STEPS)
         keep = _kept_share(self._accepted + self._rejected, waning)
         faded = min(elapsed / FAST_WINDOW_STEPS, (accepted + rejected) / FAST_WINDOW_DRAFTS)
         lately = math.exp(-faded) if idle <= LATELY_IDLE_STEPS else 0.0

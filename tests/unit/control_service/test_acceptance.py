@@ -89,13 +89,18 @@ def test_what_is_learned_at_one_length_holds_for_shorter_ones(learned_at: int) -
         entries.extend(range(run, 0, -1))
 
     def walk(length: int, model: AcceptanceModel) -> float:
-        place, steps, full = 0, 0, False
-        while place < len(entries):
-            tokens = min(entries[place], length + 1)
-            model.observe(length, (tokens - 1,), (full,))
-            full = tokens > length
-            place, steps = place + tokens, steps + 1
-        return place / steps
+        """Tokens a step of sixteen requests that between them read the whole text."""
+        requests = range(16)
+        ends = [(request + 1) * len(entries) // 16 for request in requests]
+        places = [0, *ends[:-1]]
+        full, steps = [False] * 16, 0
+        while all(place < end for place, end in zip(places, ends, strict=True)):
+            tokens = [min(entries[place], length + 1) for place in places]
+            model.observe(length, tuple(count - 1 for count in tokens), full)
+            full = [count > length for count in tokens]
+            places = [place + count for place, count in zip(places, tokens, strict=True)]
+            steps += 16
+        return (sum(places) - sum(ends[:-1])) / steps
 
     learned = AcceptanceModel(7)
     walk(learned_at, learned)
