@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from benchmarks.prompts.chat import CHAT_PROMPTS
-from benchmarks.prompts.copying import INSTRUCTIONS, PASSAGES
+from benchmarks.prompts.chat import SUBJECTS, TASKS
+from benchmarks.prompts.copying import INSTRUCTIONS, SENTENCES, SENTENCES_OF_A_TEXT
 
 # Ids below this are special tokens in the vocabularies used here.
 FIRST_ORDINARY_TOKEN_ID = 32
@@ -53,7 +53,7 @@ def prompts(kind: LoadKind, seed: str, vocabulary_size: int) -> Iterator[Prompt]
 
 
 def _deck(kind: LoadKind, draw: random.Random, vocabulary_size: int) -> list[Prompt]:
-    """Every text once, shuffled; for `knob` one fresh random prompt."""
+    """For `chat` every text once, shuffled; for the others one fresh random prompt."""
     max_tokens = MAX_TOKENS[kind]
     if kind is LoadKind.KNOB:
         length = draw.randint(*KNOB_PROMPT_TOKENS)
@@ -61,10 +61,11 @@ def _deck(kind: LoadKind, draw: random.Random, vocabulary_size: int) -> list[Pro
             _generate(draw.choices(range(FIRST_ORDINARY_TOKEN_ID, vocabulary_size), k=length), max_tokens)
         ]
     if kind is LoadKind.CHAT:
-        texts = list(CHAT_PROMPTS)
+        texts = [task.format(subject=subject) for task in TASKS for subject in SUBJECTS]
+        draw.shuffle(texts)
     else:
-        texts = [draw.choice(INSTRUCTIONS).format(passage=passage) for passage in PASSAGES]
-    draw.shuffle(texts)
+        passage = " ".join(draw.sample(SENTENCES, SENTENCES_OF_A_TEXT))
+        texts = [draw.choice(INSTRUCTIONS).format(passage=passage)]
     return [_chat(text, max_tokens) for text in texts]
 
 
