@@ -142,14 +142,12 @@ class AcceptanceModel:
         if size == 0:
             return AcceptanceTable(np.ones(1), np.zeros(1), np.ones(1), np.zeros((1, 1)))
         rate, variance = np.empty(size + 1), np.empty(size + 1)
-        prior, strength = FIRST_POSITION_PRIOR, FIRST_POSITION_STRENGTH
-        for place in range(size):
-            rate[place], variance[place] = self._positions[place].posterior(prior, strength)
-            if place == 0:
-                prior, strength = self._second_position_prior(float(rate[0]))
-            else:
-                prior, strength = float(rate[place]), NEXT_POSITION_STRENGTH
-        expected = self._inside_expected(rate[:size].tolist())
+        rates: list[float] = []
+        for place, counter in enumerate(self._positions):
+            prior, strength = self._next_prior(rates)
+            rate[place], variance[place] = counter.posterior(prior, strength)
+            rates.append(float(rate[place]))
+        expected = self._inside_expected(rates)
         inside, inside_variance = self._inside.posterior(expected, INSIDE_STRENGTH)
         rate[size], variance[size] = inside / expected, inside_variance / expected**2
         return _table(rate, variance)
@@ -173,15 +171,20 @@ class AcceptanceModel:
             for index, (accepted, rejected) in enumerate(rate.counts() for rate in self.rates)
         )
 
-    def _second_position_prior(self, first: float) -> tuple[float, float]:
-        """What is believed of the second position before it is observed: mean and strength.
+    def _next_prior(self, rates: list[float]) -> tuple[float, float]:
+        """What is believed of the position after these rates before it is observed: mean and strength.
 
-        Where drafts are accepted at all they tend to go on being accepted; and what follows a full
-        accept tells how well runs go on, even at length 1, which never tries a second position.
+        Where drafts are accepted they tend to go on being accepted; and what follows a full accept tells
+        how well runs go on, behind the longest length that was run too.
         """
+        if not rates:
+            return FIRST_POSITION_PRIOR, FIRST_POSITION_STRENGTH
+        first = rates[0]
+        belief, weight = rates[-1], NEXT_POSITION_STRENGTH
+        if len(rates) == 1:
+            belief, weight = (first + FIRST_POSITION_PRIOR) / 2.0, NEXT_POSITION_STRENGTH / 2.0
         accepted, rejected = self._inside.counts()
         seen = accepted + rejected
-        belief, weight = (first + FIRST_POSITION_PRIOR) / 2.0, NEXT_POSITION_STRENGTH / 2.0
         if seen == 0.0:
             return belief, weight
         # The root of x * x + (1 - x) * first = rate inside a run: `_inside_rate` with like positions.

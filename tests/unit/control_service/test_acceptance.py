@@ -110,6 +110,24 @@ def test_what_is_learned_at_one_length_holds_for_shorter_ones(learned_at: int) -
             assert learned.table().tokens[length] == pytest.approx(truth, rel=0.03)
 
 
+def test_runs_that_go_on_outweigh_the_few_drafts_that_once_failed_at_a_longer_length() -> None:
+    """Once a text is copied, what follows a full accept says so; longer lengths need not be run for it."""
+    rng = np.random.default_rng(5)
+    model = AcceptanceModel(5)
+    for accepted in (0, 0, 3, 0, 0, 0, 3, 0):
+        model.observe(5, (accepted,), (False,))
+    full = False
+    for _ in range(400):
+        # Runs of twenty tokens on average; half of the steps outside of one find the next.
+        start = rng.random() < (0.95 if full else 0.5)
+        accepted = min(int(rng.geometric(0.05)), 3) if start else 0
+        model.observe(3, (accepted,), (full,))
+        full = accepted == 3
+    tokens = model.table().tokens
+    assert tokens[3] > 1.2 * tokens[1]
+    assert tokens[5] > 1.1 * tokens[3]
+
+
 def test_an_engine_that_cannot_speculate_has_nothing_to_accept() -> None:
     model = AcceptanceModel(0)
     model.observe(0, (0, 0))
