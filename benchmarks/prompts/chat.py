@@ -1,6 +1,6 @@
 """Short questions of the kind that people put to an assistant: tasks, each about any of the subjects.
 
-There are more of them than a run asks. One that came again would be answered by the same words again,
+There are more of them than a cell asks. One that came again would be answered by the same words again,
 and an n-gram drafter that remembers its answers would guess them all: that is no longer chat.
 """
 

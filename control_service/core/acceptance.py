@@ -39,7 +39,7 @@ CHANGE_Z = 3.5
 FRESH_WINDOW_STEPS = 220.0
 FIRST_POSITION_PRIOR = 0.6
 FIRST_POSITION_STRENGTH = 2.0
-# Later positions lean on the rate just before them.
+# Later positions lean on the rate just before them, and on how runs go on.
 NEXT_POSITION_STRENGTH = 4.0
 # How runs go on is much the same everywhere: the factor on it is believed to be near 1.
 INSIDE_STRENGTH = 30.0

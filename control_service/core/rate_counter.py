@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+# How far back the estimate reaches, unless its owner says otherwise.
 SLOW_WINDOW_STEPS = 500.0
 # What came lately reaches back so many steps, or so many drafts where steps have few: a position that is
 # seldom reached needs longer to tell anything, and a crowd that has left must not speak for those that stay.

@@ -43,7 +43,7 @@ def test_knob_prompts_are_ordinary_tokens_of_the_vocabulary_and_never_end_early(
 
 
 @pytest.mark.parametrize("kind", [LoadKind.CHAT, LoadKind.COPY])
-def test_no_text_comes_twice_in_a_run(kind: LoadKind) -> None:
+def test_no_text_comes_twice_in_a_cell(kind: LoadKind) -> None:
     """A server's drafter would know the answer of one that does."""
     texts = [prompt.body["messages"][0]["content"] for prompt in take(kind, "s", len(SUBJECTS) * len(TASKS))]
     assert len(set(texts)) == len(texts) == 1_000
