@@ -115,10 +115,12 @@ class AcceptanceModel:
             rate.skip()
         first, *later = self._positions[:num_steps]
         counted = [first]
-        drafted, rejected = len(accepted_drafts), accepted_drafts.count(0)
+        # A value is counted in bytes eight times as fast as in a tuple.
+        ran = bytes(accepted_drafts)
+        drafted, rejected = len(ran), ran.count(0)
         inside_drafted = inside_rejected = 0
         if True in after_full_accept:
-            inside = tuple(compress(accepted_drafts, after_full_accept))
+            inside = bytes(compress(ran, after_full_accept))
             inside_drafted, inside_rejected = len(inside), inside.count(0)
             keep = self._inside.count(self._clock, inside_drafted - inside_rejected, inside_rejected)
             self._keep_inside_by_length(keep)
@@ -129,7 +131,7 @@ class AcceptanceModel:
         for position, rate in enumerate(later, start=1):
             if alive == 0:
                 break
-            rejected = accepted_drafts.count(position)
+            rejected = ran.count(position)
             alive -= rejected
             rate.count(self._clock, alive, rejected)
             counted.append(rate)

@@ -40,9 +40,10 @@ class Scorecard:
         if forecaster is None or step.num_steps == 0:
             return
         index = forecaster.lengths.index(step.num_steps)
+        accepted = sum(step.accepted_drafts)
         if not step.changed_length:
-            self._add_calibration(step, forecaster.accepted_drafts(index))
-        self._add_payoff(step, forecaster, index)
+            self._add_calibration(step, forecaster.accepted_drafts(index), accepted)
+        self._add_payoff(step, forecaster, index, accepted)
 
     def _add_regret(self, step: StepObservation, decision: Decision) -> None:
         # A lease also serves other batches, of which the decision says nothing. A step from before
@@ -57,17 +58,16 @@ class Scorecard:
         self.best_tokens += best * ran.expected_step_s
         self.regret_tokens += (best - ran.goodput_tokens_per_s) * ran.expected_step_s
 
-    def _add_calibration(self, step: StepObservation, expected_drafts: float) -> None:
+    def _add_calibration(self, step: StepObservation, expected_drafts: float, accepted: int) -> None:
         first = sum(step.first_step)
-        accepted = sum(step.accepted_drafts)
         if first:
             accepted -= sum(compress(step.accepted_drafts, step.first_step))
         self.predicted_accepted_tokens += expected_drafts * (step.batch_size - first)
         self.realised_accepted_tokens += accepted
 
-    def _add_payoff(self, step: StepObservation, forecaster: Forecaster, index: int) -> None:
+    def _add_payoff(self, step: StepObservation, forecaster: Forecaster, index: int, accepted: int) -> None:
         expected_s = forecaster.step_seconds(index, step.batch_size, step.context_tokens)
         without_s = forecaster.step_seconds(0, step.batch_size, step.context_tokens)
         paid_s = min(step.duration_s, DURATION_CLIP_RATIO * expected_s)
-        self.speculated_tokens += step.batch_size + sum(step.accepted_drafts)
+        self.speculated_tokens += step.batch_size + accepted
         self.tokens_without_speculation += step.batch_size * paid_s / without_s
