@@ -68,6 +68,18 @@ class ManagedProcess:
         for process in paused:
             _signal(process, signal.SIGCONT)
 
+    def pin(self, word: str, core: int) -> None:
+        """Keep the main threads of programs named `word` on one core.
+
+        Raises:
+            ProcessFailed: there is no such program in the tree.
+        """
+        named = [process for process in self.members() if word in _command(process)]
+        for process in named:
+            os.sched_setaffinity(process.pid, {core})
+        if not named:
+            raise self.failure(f"has no {word}")
+
     def signal_stop(self) -> None:
         """Ask it to end, without waiting."""
         self.resume()

@@ -99,6 +99,8 @@ class Runner:
             ServerSet(setup, group, self._plan.start_parallel) as servers,
             control_session() as session,
         ):
+            if self._device == "cpu":
+                servers.share_core()
             for cell in mine:
                 if not cell.runs:
                     self._result.cells.append(cell)

@@ -42,6 +42,8 @@ COMMON_FLAGS = (
 )
 # A benchmark starts cold, and leaves nothing to the next.
 BENCH_SERVICE_FLAGS = ("--store", "", "--lease-valid-for-ms", str(LEASE_VALID_FOR_MS))
+# As SGLang names the process that runs the model.
+SCHEDULER = "sglang::scheduler"
 CPU_FLAGS = ("--device", "cpu", "--disable-cuda-graph", "--sleep-on-idle", "--skip-server-warmup")
 
 
@@ -151,6 +153,17 @@ class ServerSet:
 
     async def __aexit__(self, *_: object) -> None:
         self._stop()
+
+    def share_core(self) -> None:
+        """Have all schedulers compute on the same core, which is fair only while they run in turns.
+
+        A virtual core is some percent slower for seconds to minutes, whenever the host gives its other
+        hyperthread work, and each core at times of its own. A scheduler goes on on the core where it was
+        stopped: without this, two of them are compared on two cores.
+        """
+        core = max(os.sched_getaffinity(0))
+        for server in self.servers:
+            server.process.pin(SCHEDULER, core)
 
     def read_cpu(self) -> CpuMeter:
         """Processor time up to now."""

@@ -75,6 +75,20 @@ def test_a_failure_shows_the_end_of_the_log_and_the_status(tmp_path: Path) -> No
         process.require_alive()
 
 
+def test_programs_of_one_name_are_kept_on_one_core(tmp_path: Path) -> None:
+    process = start(tmp_path, PARENT.format(ignore=""))
+    try:
+        grandchild = grandchild_of(process)
+        cores, core = os.sched_getaffinity(process.pid), min(os.sched_getaffinity(0))
+        process.pin(grandchild.cmdline()[-1], core)
+        assert os.sched_getaffinity(grandchild.pid) == {core}
+        assert os.sched_getaffinity(process.pid) == cores
+        with pytest.raises(ProcessFailed, match=r"a child has no scheduler"):
+            process.pin("scheduler", core)
+    finally:
+        process.stop()
+
+
 def test_others_processor_time_is_what_ours_does_not_explain() -> None:
     before = CpuMeter(at_s=10.0, busy_s=100.0, ours_s=40.0)
     assert before.foreign_cores(CpuMeter(at_s=14.0, busy_s=108.0, ours_s=46.0)) == pytest.approx(0.5)
