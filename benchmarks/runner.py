@@ -94,9 +94,11 @@ class Runner:
         setup = Setup(
             cells.model, cells.algorithm, cells.lengths, self._device, self._directory / name, self._flags
         )
-        self._say(f"{cells.model.name} {cells.algorithm}: starting {', '.join(v.label for v in group)}")
+        # Who starts last gets what memory is left: nobody always does.
+        order = [variant for _, variant in shuffled(group, f"{self._plan.seed}/start/{number}")]
+        self._say(f"{cells.model.name} {cells.algorithm}: starting {', '.join(v.label for v in order)}")
         async with (
-            ServerSet(setup, group, self._plan.start_parallel) as servers,
+            ServerSet(setup, order, self._plan.start_parallel) as servers,
             control_session() as session,
         ):
             if self._device == "cpu":
