@@ -66,21 +66,36 @@ class Forecaster:
         bucket = self.buckets.index(batch_size)
         seconds = self.fit.seconds(bucket, self.buckets.paid_size(batch_size), context_tokens)
         log_seconds = np.log(seconds)
+        dear = np.log(self._at_a_known_price(bucket, seconds))
         return BatchForecast(
             lengths=self.lengths,
             batch_size=batch_size,
             tokens=self._tokens * batch_size,
             seconds=seconds,
             log_goodput=self._log_tokens - log_seconds,
-            most_log_goodput=self._most_log_tokens - log_seconds,
+            most_log_goodput=self._most_log_tokens - dear,
             time_variance=self.fit.variance[bucket],
             token_variance=self._token_variance,
             difference_variance=self._difference_variance,
         )
 
+    def _at_a_known_price(self, bucket: int, seconds: FloatArray) -> FloatArray:
+        """[K] seconds, a draft of lengths beyond the longest that ran here at that one's price or above."""
+        ran = np.flatnonzero(self.fit.weight[bucket] > 0.0)
+        longest = int(ran[-1]) if len(ran) else 0
+        if longest == 0:
+            return seconds
+        drafts = np.array(self.lengths, dtype=np.float64) - self.lengths[0]
+        priced = seconds[0] + (seconds[longest] - seconds[0]) / drafts[longest] * drafts
+        return np.where(drafts > drafts[longest], np.maximum(seconds, priced), seconds)
+
 
 class BatchForecast:
-    """What every length would do for one batch; arrays are [K] over the candidates."""
+    """What every length would do for one batch; arrays are [K] over the candidates.
+
+    most_log_goodput: were every draft accepted. It says whom to look at, so it must not come from a price
+    that nobody has paid: the fit prefers constants, and prices lengths that never ran here too low.
+    """
 
     def __init__(
         self,
