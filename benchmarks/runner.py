@@ -94,7 +94,7 @@ class Runner:
         setup = Setup(
             cells.model, cells.algorithm, cells.lengths, self._device, self._directory / name, self._flags
         )
-        # Who starts last gets what memory is left: nobody always does.
+        # What a process is dealt may depend on who started before it: nobody is always the last.
         order = [variant for _, variant in shuffled(group, f"{self._plan.seed}/start/{number}")]
         self._say(f"{cells.model.name} {cells.algorithm}: starting {', '.join(v.label for v in order)}")
         async with (

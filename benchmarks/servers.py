@@ -157,9 +157,9 @@ class ServerSet:
     def share_core(self) -> None:
         """Have all schedulers compute on the same core, which is fair only while they run in turns.
 
-        A virtual core is some percent slower for seconds to minutes, whenever the host gives its other
-        hyperthread work, and each core at times of its own. A scheduler goes on on the core where it was
-        stopped: without this, two of them are compared on two cores.
+        A virtual core may be slower for seconds to minutes at times of its own (its host has other guests),
+        and a scheduler goes on on the core where it was stopped: without this, two of them are compared on
+        two cores.
         """
         core = max(os.sched_getaffinity(0))
         for server in self.servers:

@@ -183,7 +183,7 @@ class EngineCounters:
         if step.num_steps:
             self.drafts_total += step.batch_size
             self.draft_tokens_total += step.batch_size * step.num_steps
-            # A value is counted in bytes in a fraction of the time that it takes in a tuple.
+            # As bytes: see AcceptanceModel.observe.
             ran = bytes(step.accepted_drafts)
             alive = step.batch_size
             for position in range(step.num_steps):

@@ -39,10 +39,11 @@ class Forecaster:
         self.fit = fit
         self.changes_total = changes_total
         chosen = list(lengths)
+        self._drafts = np.array(lengths, dtype=np.float64)
         self._tokens = acceptance.tokens[chosen]
         self._log_tokens = np.log(self._tokens)
         # Everything accepted: the most that each length could ever commit.
-        self._most_log_tokens = np.log1p(np.array(lengths, dtype=np.float64))
+        self._most_log_tokens = np.log1p(self._drafts)
         relative = acceptance.gradient[chosen] / self._tokens[:, None]
         self._token_variance = (relative**2) @ acceptance.variance
         difference = relative[:, None, :] - relative[None, :, :]
@@ -66,28 +67,27 @@ class Forecaster:
         bucket = self.buckets.index(batch_size)
         seconds = self.fit.seconds(bucket, self.buckets.paid_size(batch_size), context_tokens)
         log_seconds = np.log(seconds)
-        dear = np.log(self._at_a_known_price(bucket, seconds))
+        most = self._most_log_tokens - np.log(self._at_a_known_price(bucket, seconds))
         return BatchForecast(
             lengths=self.lengths,
             batch_size=batch_size,
             tokens=self._tokens * batch_size,
             seconds=seconds,
             log_goodput=self._log_tokens - log_seconds,
-            most_log_goodput=self._most_log_tokens - dear,
+            most_log_goodput=most,
             time_variance=self.fit.variance[bucket],
             token_variance=self._token_variance,
             difference_variance=self._difference_variance,
         )
 
     def _at_a_known_price(self, bucket: int, seconds: FloatArray) -> FloatArray:
-        """[K] seconds, a draft of lengths beyond the longest that ran here at that one's price or above."""
+        """[K] seconds, with no length beyond the longest that ran here cheaper a draft than that one."""
         ran = np.flatnonzero(self.fit.weight[bucket] > 0.0)
         longest = int(ran[-1]) if len(ran) else 0
         if longest == 0:
             return seconds
-        drafts = np.array(self.lengths, dtype=np.float64) - self.lengths[0]
-        priced = seconds[0] + (seconds[longest] - seconds[0]) / drafts[longest] * drafts
-        return np.where(drafts > drafts[longest], np.maximum(seconds, priced), seconds)
+        priced = seconds[0] + (seconds[longest] - seconds[0]) / self._drafts[longest] * self._drafts
+        return np.where(self._drafts > self._drafts[longest], np.maximum(seconds, priced), seconds)
 
 
 class BatchForecast:

@@ -141,7 +141,7 @@ def _cause_by_request(step: StepObservation) -> str | None:
 
 
 def _all_at_most(most: int, counts: tuple[int, ...]) -> bool:
-    """Whether all are from 0 to `most`; as bytes in a third of the time of looking at each number."""
+    """Whether all are from 0 to `most`; asked of bytes, which is faster than of each number."""
     try:
         return not bytes(counts).translate(None, bytes(range(most + 1)))
     except ValueError:
