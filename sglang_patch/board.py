@@ -79,6 +79,12 @@ class Board:
         self._bytes = memoryview(self._memory)
         self._words = self._bytes[:_LEASES_AT].cast("Q")
         self._lease_at = (_LEASES_AT, _LEASES_AT + lease_bytes)
+        # The lease as it was read last, and what it was read for.
+        self._reading: Reading | None = None
+        self._read_sequence = self._read_for = -1
+        # A whole record's form for the batch size of the last one: it seldom changes.
+        self._form = _RECORD
+        self._form_for = -1
 
     # -- engine: written by the step thread ----------------------------------
 
@@ -96,19 +102,26 @@ class Board:
         return self._words[_CONNECTED] != 0
 
     def lease(self, batch_size: int) -> Reading | None:
-        """The newest lease as it reads for a batch while there is a stream, else None."""
+        """The newest lease as it reads for a batch while there is a stream, else None.
+
+        The very same object for as long as there is nothing new to read.
+        """
         words = self._words
         if not words[_CONNECTED]:
             return None
         while True:
             sequence = words[_LEASE_SEQ]
+            if sequence == self._read_sequence and batch_size == self._read_for:
+                return self._reading
             at = self._lease_at[sequence & 1]
             decision_id, first_step, last_step, expires_ns, _, mode, percent = _LEASE.unpack_from(
                 self._bytes, at
             )
             length = self._bytes[at + _LEASE.size + batch_size] if batch_size <= self.max_batch_size else 0
             if words[_LEASE_SEQ] - sequence < 2:
-                return decision_id, first_step, last_step, expires_ns, mode, percent, length
+                self._read_sequence, self._read_for = sequence, batch_size
+                self._reading = decision_id, first_step, last_step, expires_ns, mode, percent, length
+                return self._reading
 
     def push(self, record: StepRecord) -> None:
         """Append a finished record; if the agent has fallen a whole ring behind it is dropped and counted."""
@@ -118,11 +131,17 @@ class Board:
         if head - words[_TAIL] >= self.ring_size or size > self.max_batch_size:
             words[_DROPPED] += 1
             return
-        at = self._ring_at + head % self.ring_size * self._slot_bytes
+        of_requests = bytes(record.accepted_drafts) + bytes(record.first_step)
+        of_requests += bytes(record.after_full_accept)
+        if size != self._form_for:
+            self._form, self._form_for = struct.Struct(f"{_RECORD.format}{3 * size}s"), size
+        if len(of_requests) != 3 * size:
+            # The form would pad or cut it, and credit requests with each other's drafts.
+            raise ValueError(f"{len(of_requests)} bytes of {size} requests, not 3 of each")
         num_steps, source, reason, decision_id, shadow_num_steps, wait_ns = record.decision
-        _RECORD.pack_into(
+        self._form.pack_into(
             self._bytes,
-            at,
+            self._ring_at + head % self.ring_size * self._slot_bytes,
             record.step_index,
             size,
             record.context_tokens,
@@ -141,10 +160,7 @@ class Board:
             record.num_steps,
             record.previous_num_steps,
             shadow_num_steps,
-        )
-        at += _RECORD.size
-        self._bytes[at : at + 3 * size] = (
-            bytes(record.accepted_drafts) + bytes(record.first_step) + bytes(record.after_full_accept)
+            of_requests,
         )
         words[_HEAD] = head + 1
 

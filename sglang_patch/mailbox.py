@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sglang_patch.board import Board
+from sglang_patch.board import Board, Reading
 from sglang_patch.breaker import StepBreaker
 from sglang_patch.clock import Clock
 from sglang_patch.decision import (
@@ -50,6 +50,9 @@ class Mailbox:
         self._breaker = StepBreaker(board)
         # Cleared by a miss, set by an answer that was there when it was wanted.
         self._patient = True
+        # The reading that was obeyed last, and the decision made of it: most steps meet it again.
+        self._obeyed: Reading | None = None
+        self._decision = self._held
         self.set_mode(mode)
 
     def set_mode(self, mode: EngineMode) -> None:
@@ -68,14 +71,19 @@ class Mailbox:
         decision_id, first_step, last_step, expires_ns, mode, percent, length = lease
         if not first_step <= step_index <= last_step or now_ns >= expires_ns:
             return None
+        careful = self._careful
+        if lease is self._obeyed and careful is None:
+            return self._decision
         self._patient = True
         if breaker.misses:
             breaker.hit()
-        careful = self._careful
         if (careful is None or careful.obeys(step_index)) and (
             mode == MODE_ENFORCE or applies(mode, percent, step_index)
         ):
-            return Decision(length, LEASE, NO_REASON, decision_id)
+            decision = Decision(length, LEASE, NO_REASON, decision_id)
+            if careful is None and mode == MODE_ENFORCE and not breaker.misses:
+                self._obeyed, self._decision = lease, decision
+            return decision
         off = mode == MODE_OFF or (careful is not None and careful.code == MODE_OFF)
         return self._held._replace(decision_id=decision_id, shadow_num_steps=-1 if off else length)
 

@@ -112,9 +112,11 @@ def _processed(
     control: StepControl, record: StepRecord, requests: list[Any], result: Any, now_ns: int
 ) -> None:
     accepted = result.num_correct_drafts_per_req_cpu
-    if record.num_steps:
+    num_steps = record.num_steps
+    if num_steps:
         for req, count in zip(requests, accepted, strict=True):
-            setattr(req, _FULL, count == record.num_steps)
+            req._turbospec_full_accept = count == num_steps
+    record.control_ns += monotonic_ns() - now_ns
     control.processed(record, accepted, now_ns)
 
 

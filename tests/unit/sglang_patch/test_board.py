@@ -2,6 +2,7 @@
 
 import threading
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,16 @@ def test_a_record_arrives_as_it_was_pushed(
     (received,) = agent.take(9)
     unsent = {"processed_ns"}
     assert {k: v for k, v in vars(received).items() if k not in unsent} == vars(sent)
+    assert agent.take(9) == []
+
+
+@pytest.mark.parametrize("field", ["accepted_drafts", "first_step", "after_full_accept"])
+def test_a_record_that_does_not_fit_its_batch_is_not_written(field: str) -> None:
+    engine, agent = pair()
+    sent = record(1, batch_size=3)
+    setattr(sent, field, [1, 1])
+    with pytest.raises(ValueError, match="8 bytes of 3 requests"):
+        engine.push(sent)
     assert agent.take(9) == []
 
 

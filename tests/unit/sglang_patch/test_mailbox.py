@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from sglang_patch.board import Board
 from sglang_patch.breaker import OPENS_AT_MISSES, WINDOW_STEPS
 from sglang_patch.decision import (
@@ -90,6 +93,56 @@ def test_a_lost_link_takes_its_lease_along_even_if_it_comes_back() -> None:
     assert step.take(10) == Decision(0, FALLBACK, DISCONNECTED)
     step.board.connect()
     assert step.take(10).source == FALLBACK
+
+
+EVENTS = st.one_of(
+    st.tuples(
+        st.just("post"),
+        st.integers(0, 4),
+        st.integers(0, 6),
+        st.integers(1, 9),
+        st.sampled_from([MODE_ENFORCE, MODE_SHADOW, MODE_OFF, MODE_CANARY]),
+    ),
+    st.tuples(st.just("mode"), st.sampled_from([ENFORCE, SHADOW, OFF, EngineMode(MODE_CANARY, 50)])),
+    st.tuples(st.just("link"), st.booleans()),
+    st.tuples(st.just("time"), st.integers(0, 4)),
+    st.tuples(st.just("step"), st.sampled_from([1, 4, 9])),
+)
+
+
+@given(st.lists(EVENTS, min_size=5, max_size=60))
+def test_what_a_step_remembers_of_the_one_before_changes_no_decision(events: list[tuple[Any, ...]]) -> None:
+    """A mailbox that has seen all decides as one that looks at the board for the first time."""
+    step = connected()
+    mode, index, posted = ENFORCE, 100, 0
+    for kind, *values in events:
+        if kind == "post":
+            ahead, steps, length, served = values
+            posted += 1
+            step.board.post(
+                lease(
+                    index + ahead,
+                    length=length,
+                    decision_id=posted,
+                    last_step=index + ahead + steps,
+                    expires_ns=step.clock.now_ns + 3,
+                    mode=served,
+                    canary_percent=50 if served == MODE_CANARY else 0,
+                )
+            )
+        elif kind == "mode":
+            (mode,) = values
+            step.box.set_mode(mode)
+        elif kind == "link":
+            step.board.connect() if values[0] else step.board.disconnect()
+        elif kind == "time":
+            step.clock.now_ns += values[0]
+        else:
+            index += 1
+            anew = Board(16, 16, step.board.descriptor)
+            fresh = Mailbox(anew, launch_num_steps=LAUNCH, step_deadline_us=0, mode=mode, clock=step.clock)
+            now_ns = step.clock.now_ns
+            assert step.box.at_hand(index, values[0], now_ns) == fresh.at_hand(index, values[0], now_ns)
 
 
 def test_beyond_the_last_tier_there_is_no_speculation() -> None:
