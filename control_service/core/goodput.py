@@ -25,6 +25,7 @@ REMORSE = 4.0
 # ... and somewhat stronger where another batch size asks for it: batches jitter.
 REMORSE_ELSEWHERE = 1.0
 REMORSE_STEPS = 400.0
+ANY_BUCKET = -1
 SETTLE_STEPS = 200.0
 TIER_REACH = 1
 # Without anything new to judge by, whether to probe is asked again after so many steps: back-offs run out.
@@ -64,8 +65,9 @@ class GoodputPolicy:
         self._incumbent: int | None = None
         # Step index; long ago to begin with.
         self._switched_at = -math.inf
-        self._switched_bucket = -1
-        self._settled_at = 0
+        self._switched_bucket = ANY_BUCKET
+        # Step index of the choice that nothing speaks for yet; long ago if there is none.
+        self._settled_at = -math.inf
         # Changes of acceptance that this choice knows of.
         self._changes_known = 0
         self._first_step_index: int | None = None
@@ -220,8 +222,13 @@ class GoodputPolicy:
 
     def _start_over(self, step_index: int) -> None:
         """Another load: what spoke for the length in force, and against looking at others, is past."""
-        self._settled_at = step_index
-        self._switched_at = -math.inf
+        if step_index - self._settled_at < SETTLE_STEPS:
+            # The choice has not settled yet: the load is still coming up, and soon looks different again.
+            self._settled_at = -math.inf
+            self._switched_at, self._switched_bucket = step_index, ANY_BUCKET
+        else:
+            self._settled_at = step_index
+            self._switched_at = -math.inf
         self._prober.forget_backoffs()
 
     def _switch_z(self, step_index: int, bucket: int) -> float:

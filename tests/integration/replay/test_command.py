@@ -83,6 +83,17 @@ def test_synthetic_acceptance_reports_the_recovery(tmp_path: Path) -> None:
     assert rows["synthetic", "eagle3", "4", "fixed:0"]["recoveries_s"] == [None]
 
 
+def test_a_load_that_comes_up_at_once_does_not_turn_the_length_over(tmp_path: Path) -> None:
+    """128 requests that begin together: the n-gram drafter has more to copy from with every step."""
+    path = tmp_path / "ramp.json"
+    options = ("--drafter", "ngram", "--concurrency", "128", "--seeds", "1-5", "--seconds", "5")
+    done = _replay(*STEP_TIME, *SUMMARY, *options, "--json", str(path))
+    assert done.returncode == 0, done.stderr
+    goodput = _rows(path)["summary", "ngram", "128", "goodput"]
+    steps = sum(goodput["steps_by_length"].values()) / 5  # type: ignore[attr-defined]
+    assert goodput["switches_per_1000_steps"] * steps / 1000 == pytest.approx(1, abs=0.1)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
