@@ -116,6 +116,10 @@ def _goodput(engine: Dashboard) -> Dashboard:
         f"sum by (num_steps) (rate(turbospec_committed_tokens_total{{{E}}}[{RATE}]))"
         f" / (sum by (num_steps) (rate(turbospec_step_seconds_total{{{E}}}[{RATE}])) > 0)"
     )
+    by_source = (
+        f"sum by (source) (rate(turbospec_committed_tokens_by_source_total{{{E}}}[{RATE}]))"
+        f" / (sum by (source) (rate(turbospec_step_seconds_by_source_total{{{E}}}[{RATE}])) > 0)"
+    )
     return (
         engine.with_row(Row("Goodput"))
         .with_panel(
@@ -129,7 +133,7 @@ def _goodput(engine: Dashboard) -> Dashboard:
                     f"turbospec_predicted_goodput_without_speculation_tokens_per_second{{{E}}}",
                     "forecast without speculation",
                 ),
-                span=8,
+                span=6,
             )
         )
         .with_panel(
@@ -138,7 +142,16 @@ def _goodput(engine: Dashboard) -> Dashboard:
                 "Of the steps that ran it, whatever their batch was.",
                 TOKENS_PER_SECOND,
                 query(by_length, "{{num_steps}}"),
-                span=8,
+                span=6,
+            )
+        )
+        .with_panel(
+            lines(
+                "Goodput by source, measured",
+                "Whether a canary pays: lease is what was decided, launch_length the blocks beside it.",
+                TOKENS_PER_SECOND,
+                query(by_source, "{{source}}"),
+                span=6,
             )
         )
         .with_panel(
@@ -147,7 +160,7 @@ def _goodput(engine: Dashboard) -> Dashboard:
                 "For the batch of the newest decision.",
                 TOKENS_PER_SECOND,
                 query(f"turbospec_candidate_goodput_tokens_per_second{{{E}}}", "{{num_steps}}"),
-                span=8,
+                span=6,
             )
         )
     )

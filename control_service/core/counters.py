@@ -156,6 +156,9 @@ class EngineCounters:
         self.accepted_by_position = [0] * length_max
         self.decisions_by_reason: Counter[str] = Counter()
         self.steps_by_source: Counter[str] = Counter()
+        # In a canary steps of two sources take turns under the same load: their goodputs compare.
+        self.committed_tokens_by_source: Counter[str] = Counter()
+        self.seconds_by_source: dict[str, float] = {}
         self.fallbacks_by_reason: Counter[str] = Counter()
         self.steps_by_num_steps: Counter[int] = Counter()
         self.committed_tokens_by_num_steps: Counter[int] = Counter()
@@ -190,6 +193,8 @@ class EngineCounters:
                 alive -= ran.count(position)
                 self.accepted_by_position[position] += alive
         self.steps_by_source[step.source] += 1
+        self.committed_tokens_by_source[step.source] += step.batch_size + accepted
+        self.seconds_by_source[step.source] = self.seconds_by_source.get(step.source, 0.0) + step.duration_s
         self.steps_by_num_steps[step.num_steps] += 1
         self.committed_tokens_by_num_steps[step.num_steps] += step.batch_size + accepted
         seconds = self.seconds_by_num_steps

@@ -53,6 +53,10 @@ def _by_candidate(entry: EngineEntry, values: Mapping[int, float]) -> list[Point
     return by({length: values.get(length, 0) for length in entry.session.profile.candidate_num_steps})
 
 
+def _by_source(values: Mapping[str, float]) -> list[Point]:
+    return by({source: values.get(source, 0) for source in sorted(SOURCES)})
+
+
 def _decided(entry: EngineEntry) -> list[Point]:
     decisions = entry.session.decisions
     return one(decisions[-1].choice.num_steps if decisions else None)
@@ -94,7 +98,16 @@ STEP_MEASURES: Final[tuple[Measure[EngineEntry], ...]] = (
     Measure("gauge", "mode", "1 for the mode in force, 0 for the others.", _mode, (MODE,)),
     Measure(
         "counter", "steps", "Decode steps by where their length came from.",
-        lambda e: by({source: _counters(e).steps_by_source[source] for source in sorted(SOURCES)}), (SOURCE,),
+        lambda e: _by_source(_counters(e).steps_by_source), (SOURCE,),
+    ),
+    Measure(
+        "counter", "step_seconds_by_source", "Seconds in decode steps, by where their length came from.",
+        lambda e: _by_source(_counters(e).seconds_by_source), (SOURCE,),
+    ),
+    Measure(
+        "counter", "committed_tokens_by_source",
+        "Tokens committed by decode steps, by where their length came from.",
+        lambda e: _by_source(_counters(e).committed_tokens_by_source), (SOURCE,),
     ),
     Measure(
         "counter", "steps_by_length", "Decode steps by the length they ran with.",

@@ -78,6 +78,10 @@ async def test_a_step_is_counted_once_in_every_view_of_it() -> None:
     assert found["turbospec_committed_tokens_total", "engine", "3"] == 6
     assert found["turbospec_committed_tokens_total", "engine", "0"] == 2
     assert found["turbospec_step_seconds_total", "engine", "3"] == pytest.approx(0.02)
+    assert found["turbospec_committed_tokens_by_source_total", "engine", "lease"] == 6
+    assert found["turbospec_committed_tokens_by_source_total", "engine", "fallback"] == 2
+    assert found["turbospec_step_seconds_by_source_total", "engine", "lease"] == pytest.approx(0.02)
+    assert found["turbospec_step_seconds_by_source_total", "engine", "fallback"] == pytest.approx(0.01)
     by_position = "turbospec_accepted_tokens_per_position_total"
     assert [found[by_position, "engine", str(position)] for position in (1, 2, 3, 4)] == [2, 1, 1, 0]
     for histogram, total in (("decision_wait", 250e-6), ("control", 40e-6), ("step_duration", 0.03)):
