@@ -65,8 +65,9 @@ def check_kv_cache(result: None, backend: Any, *args: object, **kwargs: object) 
     dtype = backend.token_to_kv_pool.dtype
     if dtype not in SUPPORTED_DTYPES:
         raise UnsupportedOnCPU(
-            f"--kv-cache-dtype gives {dtype}; TurboSpec's CPU kernels support only the model's own, "
-            "float32 or bfloat16"
+            f"the KV cache is {dtype}, which TurboSpec's CPU kernels do not support: they support float32 "
+            "and bfloat16. It follows --dtype, and what is not given there is float16 for many models: pass "
+            "--dtype bfloat16, and no --kv-cache-dtype"
         )
     if backend.use_mla:
         raise UnsupportedOnCPU("multi-head latent attention is not supported by TurboSpec's CPU kernels")
