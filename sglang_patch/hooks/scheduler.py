@@ -115,7 +115,7 @@ def _processed(
     num_steps = record.num_steps
     if num_steps:
         for req, count in zip(requests, accepted, strict=True):
-            req._turbospec_full_accept = count == num_steps
+            setattr(req, _FULL, count == num_steps)
     record.control_ns += monotonic_ns() - now_ns
     control.processed(record, accepted, now_ns)
 
