@@ -214,10 +214,7 @@ async def show_comparison(engine: Engine, console: Console, pace: Pace) -> None:
     for number in range(pace.rounds):
         for cell in cells:
             order = random.Random(f"{number}/{cell.load}").sample(variants, len(variants))
-            cell.runs += [
-                await _run(engine, cell, variant, number, position, seconds)
-                for position, variant in enumerate(order)
-            ]
+            cell.runs += [await _run(engine, cell, variant, number, seconds) for variant in order]
     console.print(comparison_table([cell_stats(cell) for cell in cells]).to_rich())
     console.print(HONESTY, markup=False, highlight=False)
 
@@ -227,9 +224,7 @@ def comparison_variant(length: int) -> Variant:
     return Variant(VariantKind.FIXED, length) if length else Variant(VariantKind.NOSPEC)
 
 
-async def _run(
-    engine: Engine, cell: Cell, variant: Variant, number: int, position: int, seconds: float
-) -> VariantRun:
+async def _run(engine: Engine, cell: Cell, variant: Variant, number: int, seconds: float) -> VariantRun:
     await engine.hold(variant)
     async with control_session() as session:
         await reset_server(session, engine.base_url)
@@ -240,7 +235,6 @@ async def _run(
         variant=variant.label,
         group=0,
         round=number,
-        position=position,
         window_start_s=measured.window_start_s,
         window_end_s=measured.window_end_s,
         requests=measured.records,

@@ -68,14 +68,14 @@ def main(
     ] = "",
     starts: Annotated[
         int, typer.Option(min=1, help="Times the servers are started: a process is fast or slow by chance.")
-    ] = 5,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Of each start; in one, every variant has a turn, in a shuffled order.")
-    ] = 6,
+    ] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each start; in one, every variant has a turn.")] = 5,
     seconds: Annotated[
-        float, typer.Option(min=0.5, help="Measured seconds of a turn, at the median speed of the variants.")
-    ] = 1.5,
-    settle: Annotated[float, typer.Option(min=0, help="The same, before the measured ones.")] = 0.3,
+        float, typer.Option(min=0.5, help="Seconds of a turn, at the median speed of the variants.")
+    ] = 2.5,
+    slice_seconds: Annotated[
+        float, typer.Option("--slice", min=0.02, help="Seconds until the next server goes on with its turn.")
+    ] = 0.1,
     warmup: Annotated[
         float, typer.Option(min=1, help="Seconds of load on each variant before a cell.")
     ] = 6.0,
@@ -98,7 +98,7 @@ def main(
         plan = Plan(
             starts=1 if quick else starts,
             rounds=QUICK_ROUNDS if quick else rounds,
-            pace=Pace(seconds=seconds, settle_s=settle),
+            pace=Pace(seconds=seconds, slice_s=slice_seconds),
             warmup_s=QUICK_WARMUP_S if quick else warmup,
             seed=seed,
             start_parallel=start_parallel,

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -74,8 +74,11 @@ class LoadGenerator:
     step: with a fixed output length they would otherwise all prefill at once for ever.
     """
 
-    def __init__(self, base_url: str, prompts: Iterator[Prompt]) -> None:
+    def __init__(
+        self, base_url: str, prompts: Iterator[Prompt], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._base_url = base_url
+        self._clock = clock
         self.prompts = prompts
         self.records: list[RequestRecord] = []
         self.tokens_total = 0
@@ -85,7 +88,7 @@ class LoadGenerator:
         self._leavers: list[asyncio.Task[None]] = []
         self._session: aiohttp.ClientSession | None = None
         self._began_s = 0.0
-        # Tokens that `run_to` waits for, and the arrival of the chunk that reached them.
+        # Tokens that `run_to_goal` waits for, and the arrival of the chunk that reached them.
         self._goal_tokens = 0
         self._reached: asyncio.Future[float] | None = None
 
@@ -97,7 +100,7 @@ class LoadGenerator:
         # stopped for a while closes the idle ones it finds, with a request already on its way.
         connector = aiohttp.TCPConnector(limit=0, force_close=True)
         self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
-        self._began_s = time.perf_counter()
+        self._began_s = self._clock()
         return self
 
     async def __aexit__(
@@ -109,8 +112,8 @@ class LoadGenerator:
 
     @property
     def now_s(self) -> float:
-        """Seconds since the load began."""
-        return time.perf_counter() - self._began_s
+        """Seconds since the load began, by its clock."""
+        return self._clock() - self._began_s
 
     @property
     def clients(self) -> int:
@@ -131,24 +134,34 @@ class LoadGenerator:
 
     async def run_for(self, seconds: float) -> None:
         """Let the clients work; raises LoadError as soon as one of them fails."""
-        deadline_s = self.now_s + seconds
-        while (left_s := deadline_s - self.now_s) > 0:
-            await asyncio.wait(self._running(), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-            self._raise_failures()
+        await self._run(asyncio.get_running_loop().create_future(), seconds)
 
-    async def run_to(self, tokens_total: int) -> float:
-        """Let the clients work until a chunk brings their tokens to so many; returns when it arrived.
+    def aim(self, tokens_total: int) -> None:
+        """Have the next `run_to_goal` go on to the chunk that brings the tokens to so many.
 
-        Where there are as many already, that is the next chunk. Raises LoadError as `run_for` does.
+        Where there are as many already, that is the next chunk.
         """
         self._goal_tokens = tokens_total
-        reached: asyncio.Future[float] = asyncio.get_running_loop().create_future()
-        self._reached = reached
-        while not reached.done():
-            either: list[asyncio.Future[Any]] = [reached, *self._running()]
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        self._reached = asyncio.get_running_loop().create_future()
+
+    async def run_to_goal(self, seconds: float | None = None) -> float | None:
+        """Let the clients work until a chunk reaches the goal; returns when that arrived.
+
+        None if so many seconds were not enough; another call goes on. Raises LoadError as `run_for` does.
+        """
+        assert self._reached is not None, "called before `aim`"
+        await self._run(self._reached, seconds)
+        return self._reached.result() if self._reached.done() else None
+
+    async def _run(self, end: asyncio.Future[float], seconds: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        deadline_s = None if seconds is None else loop.time() + seconds
+        left_s = seconds
+        while not end.done() and (left_s is None or left_s > 0):
+            either: list[asyncio.Future[Any]] = [end, *self._running()]
+            await asyncio.wait(either, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             self._raise_failures()
-        return reached.result()
+            left_s = None if deadline_s is None else deadline_s - loop.time()
 
     def _running(self) -> list[asyncio.Task[None]]:
         running = [task for task in self._clients.values() if not task.done()]
@@ -206,9 +219,9 @@ class LoadGenerator:
             record.chunk_s.append(round(self.now_s, TIME_DIGITS))
             record.chunk_tokens.append(fresh)
             self.tokens_total += fresh
-            if self._reached is not None and self.tokens_total >= self._goal_tokens:
-                self._reached.set_result(record.chunk_s[-1])
-                self._reached = None
+            reached = self._reached
+            if reached and not reached.done() and self.tokens_total >= self._goal_tokens:
+                reached.set_result(record.chunk_s[-1])
         if chunk.verify_steps is not None:
             record.verify_steps = chunk.verify_steps
             record.accepted_drafts = chunk.accepted_drafts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import psutil
 
 STOP_GRACE_S = 10.0
 KILL_GRACE_S = 5.0
+STOP_POLL_S = 0.05
 LOG_TAIL_LINES = 25
 
 
@@ -28,7 +30,6 @@ class ManagedProcess:
         self.name = name
         self.log_path = log_path
         self._stopped = False
-        self._paused: list[psutil.Process] = []
         with log_path.open("wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches us only, and we stop it in order.
             self._child = subprocess.Popen(
@@ -56,17 +57,15 @@ class ManagedProcess:
         if not self.alive:
             raise self.failure("has stopped")
 
-    def pause(self, spare: str | None = None) -> None:
-        """Stop the tree in its tracks (SIGSTOP), but for programs with the word `spare` in their command."""
-        self._paused = [process for process in self.members() if spare not in _command(process)]
-        for process in self._paused:
-            _signal(process, signal.SIGSTOP)
+    def reins(self, *, spare: str | None = None, only: str | None = None) -> Reins:
+        """The tree as it is now, to be stopped and let go on.
 
-    def resume(self) -> None:
-        """Let a paused tree go on."""
-        paused, self._paused = self._paused, []
-        for process in paused:
-            _signal(process, signal.SIGCONT)
+        spare, only: a word; programs with it in their command are left out, or are all there is.
+        """
+        words = [(process.pid, _command(process)) for process in self.members()]
+        return Reins(
+            [pid for pid, command in words if spare not in command and (only is None or only in command)]
+        )
 
     def pin(self, word: str, core: int) -> None:
         """Keep the main threads of programs named `word` on one core.
@@ -81,8 +80,9 @@ class ManagedProcess:
             raise self.failure(f"has no {word}")
 
     def signal_stop(self) -> None:
-        """Ask it to end, without waiting."""
-        self.resume()
+        """Ask it to end, without waiting; whatever of it is stopped goes on."""
+        for process in self.members():
+            _signal(process, signal.SIGCONT)
         if self.alive:
             self._child.send_signal(signal.SIGTERM)
 
@@ -92,12 +92,12 @@ class ManagedProcess:
             return
         tree = self.members()
         self.signal_stop()
-        psutil.wait_procs(tree, timeout=STOP_GRACE_S)
+        _wait_for_end(tree, STOP_GRACE_S)
         # Looked up again: what was started meanwhile, or left behind by a child that crashed, goes too.
         left = self.members()
         for process in left:
             _signal(process, signal.SIGKILL)
-        psutil.wait_procs(left, timeout=KILL_GRACE_S)
+        _wait_for_end(left, KILL_GRACE_S)
         self._child.wait()
         self._stopped = True
 
@@ -106,13 +106,37 @@ class ManagedProcess:
         return [process for process in psutil.process_iter() if _session_of(process.pid) == self.pid]
 
 
+class Reins:
+    """Stops some processes in their tracks (SIGSTOP) and lets them go on, within microseconds."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._descriptors = [os.pidfd_open(pid) for pid in pids]
+
+    def stop(self) -> None:
+        self._send(signal.SIGSTOP)
+
+    def go(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def close(self) -> None:
+        """Let them go on, for good."""
+        self.go()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def _send(self, number: signal.Signals) -> None:
+        for descriptor in self._descriptors:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+
+
 def stop_all(processes: Sequence[ManagedProcess]) -> None:
     """Stop all of them, at the same time as far as they go along."""
     for process in processes:
         process.signal_stop()
     deadline_s = time.monotonic() + STOP_GRACE_S
     while time.monotonic() < deadline_s and any(process.alive for process in processes):
-        time.sleep(0.05)
+        time.sleep(STOP_POLL_S)
     for process in processes:
         process.stop()
 
@@ -157,6 +181,23 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
         process.send_signal(number)
     except psutil.NoSuchProcess:
         return
+
+
+def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Return when they have ended, or after so long.
+
+    An orphan that nobody reaps has ended too: psutil would wait for it to be gone.
+    """
+    deadline_s = time.monotonic() + seconds
+    while any(map(_runs, processes)) and time.monotonic() < deadline_s:
+        time.sleep(STOP_POLL_S)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _session_of(pid: int) -> int:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workload import LoadKind
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class Record(BaseModel):
@@ -74,8 +74,6 @@ class VariantRun(Record):
     variant: str
     group: int
     round: int
-    # Place in the shuffled order of the round, from 0.
-    position: int
     window_start_s: float
     window_end_s: float
     # Cores that processes other than ours kept busy during the run; None if that was not watched.

@@ -14,11 +14,13 @@ from benchmarks.report import cell_name
 from benchmarks.results import BenchResult, Cell
 from benchmarks.servers import ServerSet, Setup, control_session, reset_server, server_capacity
 from benchmarks.stats import goodput_tokens_per_s
-from benchmarks.turns import LoadedServer, Pace, Work, loaded, shuffled
+from benchmarks.turns import LoadedServer, Pace, Work, loaded, play_round, shuffled
 from benchmarks.variants import Variant, VariantKind, plan_groups
 from benchmarks.workload import LoadKind
 from turbospec.v1.admin_pb2 import EngineStatus
 
+# Every server reads a clock that stands still while it is stopped.
+LAUNCHER = "benchmarks.launch"
 # Step records leave the engine in batches; the last of a turn may still be on their way.
 TELEMETRY_SETTLE_S = 0.5
 
@@ -92,10 +94,16 @@ class Runner:
     async def _run_group(self, cells: CellSet, mine: list[Cell], number: int, group: list[Variant]) -> None:
         name = f"{cells.model.name.replace(':', '-')}-{cells.algorithm.lower()}-{number}"
         setup = Setup(
-            cells.model, cells.algorithm, cells.lengths, self._device, self._directory / name, self._flags
+            model=cells.model,
+            algorithm=cells.algorithm,
+            lengths=cells.lengths,
+            device=self._device,
+            directory=self._directory / name,
+            extra_flags=self._flags,
+            launcher=LAUNCHER,
         )
         # What a process is dealt may depend on who started before it: nobody is always the last.
-        order = [variant for _, variant in shuffled(group, f"{self._plan.seed}/start/{number}")]
+        order = shuffled(group, f"{self._plan.seed}/start/{number}")
         self._say(f"{cells.model.name} {cells.algorithm}: starting {', '.join(v.label for v in order)}")
         async with (
             ServerSet(setup, order, self._plan.start_parallel) as servers,
@@ -116,13 +124,11 @@ class Runner:
     ) -> None:
         seed = f"{self._plan.seed}/{cell.load}/{cell.clients}"
         before = list(cell.runs)
-        async with loaded(servers.servers, cell.load, seed, vocabulary_size) as players:
+        async with loaded(servers, cell.load, seed, vocabulary_size) as players:
             work = await self._warm_up(players, cell.clients, longest)
             counted = await self._control(servers, players)
             for number in range(self._plan.rounds):
-                for position, player in shuffled(players, f"{seed}/{group}/{number}"):
-                    async with player.awake():
-                        await player.take_turn(servers, number, position, work)
+                await play_round(players, servers, number, work, f"{seed}/{group}/{number}")
                 cell.runs = before + [run for player in players for run in player.runs(group)]
                 await asyncio.to_thread(self._result.save, self._output)
                 done = f"round {number + 1}/{self._plan.rounds}"
@@ -133,13 +139,15 @@ class Runner:
     async def _warm_up(self, players: Sequence[LoadedServer], clients: int, longest: int) -> Work:
         tokens = []
         for player in players:
-            async with player.awake():
+            with player.awake():
                 tokens.append(await player.warm_up(clients, self._plan.warmup_s))
+        burst_tokens = clients * (longest + 1)
         for player in players:
-            async with player.awake():
-                await player.catch_up(max(tokens))
+            with player.awake():
+                # What was under way as it was stopped has come too by then.
+                await player.catch_up(max(tokens) + burst_tokens)
         speeds = [count / self._plan.warmup_s for count in tokens]
-        return self._plan.pace.work(speeds, burst_tokens=clients * (longest + 1))
+        return self._plan.pace.work(speeds, burst_tokens)
 
     async def _control(self, servers: ServerSet, players: Sequence[LoadedServer]) -> dict[str, EngineStatus]:
         """What the service has counted so far, by variant."""
@@ -156,7 +164,7 @@ class Runner:
             label = player.server.variant.label
             if label not in before:
                 continue
-            async with player.awake():
+            with player.awake():
                 await asyncio.sleep(TELEMETRY_SETTLE_S)
             now = (await self._control(servers, [player]))[label]
             # The newest: runs of earlier starts carry what was counted in those.

@@ -18,6 +18,7 @@ import psutil
 
 from benchmarks.models import Model
 from benchmarks.processes import CpuMeter, ManagedProcess, stop_all
+from benchmarks.turn_clock import VARIABLE, TurnClock
 from benchmarks.variants import Variant, VariantKind, speculation_flags
 
 HOST = "127.0.0.1"
@@ -107,8 +108,12 @@ class Server:
         port = free_port()
         self.base_url = f"http://{HOST}:{port}"
         self.engine_id = f"{HOST}:{port}"
+        name = variant.label.replace(":", "-")
+        clock_path = setup.directory / f"{name}.clock"
+        self.clock = TurnClock(clock_path)
         env = clean_environment() | server_environment(setup, variant, control_address, self.engine_id)
-        log_path = setup.directory / f"{variant.label.replace(':', '-')}.log"
+        env[VARIABLE] = str(clock_path.absolute())
+        log_path = setup.directory / f"{name}.log"
         self.process = ManagedProcess(variant.label, setup.argv(variant, port), env, log_path)
 
     async def wait_healthy(self, session: aiohttp.ClientSession) -> None:

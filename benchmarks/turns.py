@@ -1,68 +1,80 @@
 """Turns: every server keeps its load for a whole cell, but only one runs at a time; the others are stopped.
 
-The speed of a machine changes within seconds. Servers that take short turns in a shuffled order meet
-the same changes, and none pays for a ramp: it goes on where it was stopped. Our agent stays awake, as it does
-beside an idle engine: stopped for many seconds it would lose its connection and begin each turn with another.
+The speed of a machine changes at every scale from hundredths of seconds to minutes. So the turns of a round
+are cut into slices that take each other's place ten times a second, in a shuffled order: all servers meet the
+same changes. None pays for being stopped, it goes on where it was, by a clock of its own that stood still.
 
 A turn is so many tokens, not so many seconds: the n-th turn of every server generates the same stretch of the
 same answers, with the same prefills between them. What a text lets a drafter guess, or how many prompts fall
 into a turn, then is no difference between servers.
+
+What belongs to ours besides SGLang, the agent and the control service, runs in its slices only, so that
+nobody else pays for it. Outside of rounds both are awake, as beside an idle engine: stopped for many seconds,
+they would lose their connection.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 import statistics
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
 from benchmarks.load import TIME_DIGITS, LoadGenerator
+from benchmarks.processes import Reins
 from benchmarks.results import RequestRecord, VariantRun
 from benchmarks.servers import Server, ServerSet
+from benchmarks.variants import VariantKind
 from benchmarks.workload import LoadKind, prompts
 
 Player = TypeVar("Player")
 AGENT: Final = "sglang_patch.agent"
-# A turn settles for twice the tokens that may lie ready from before it; what counts is several times that.
-SETTLED_BURSTS: Final = 2
-COUNTED_BURSTS: Final = 8
+# A turn is several times the tokens that may lie ready from before it.
+TURN_BURSTS: Final = 8
 # Between a time that was noted and the next one that could be.
 JUST_AFTER_S: Final = 0.5 * 10.0**-TIME_DIGITS
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """When one server ran in one round; seconds since its load began, the settling before it left out."""
+    """What one server did in one round; seconds by its clock since its load began."""
 
     round: int
-    position: int
     start_s: float
     end_s: float
     foreign_cores: float
 
 
 class LoadedServer:
-    """A server under its own continuous load, stopped outside its turns."""
+    """A server under its own continuous load, stopped outside its slices.
 
-    def __init__(self, server: Server, load: LoadGenerator) -> None:
+    engine: its processes. aside: those that serve it beside the engine.
+    """
+
+    def __init__(self, server: Server, load: LoadGenerator, engine: Reins, aside: Sequence[Reins]) -> None:
         self.server = server
         self._load = load
+        self._clock = server.clock
+        self._engine = engine
+        self._aside = aside
         self._turns: list[Turn] = []
-        # The load's tokens at which the next turn begins.
+        # Where the next turn begins: the load's tokens, and when they had come.
         self._next_token = 0
+        self._next_s = 0.0
 
-    @asynccontextmanager
-    async def awake(self) -> AsyncIterator[Self]:
+    @contextmanager
+    def awake(self) -> Iterator[Self]:
         """Let the server run inside the block."""
-        self.server.process.resume()
+        self._clock.go()
+        self._engine.go()
         try:
             yield self
         finally:
-            self.server.process.pause(AGENT)
+            self._engine.stop()
+            self._clock.stop()
 
     async def warm_up(self, clients: int, seconds: float) -> int:
         """Begin the load; what happens here does not count. Returns the tokens it came to."""
@@ -72,19 +84,33 @@ class LoadedServer:
 
     async def catch_up(self, tokens: int) -> None:
         """Go on to where the load has come to so many tokens: the first turn begins there."""
-        self._next_token = tokens
-        await self._load.run_to(tokens)
+        self._load.aim(tokens)
+        end_s = await self._load.run_to_goal()
+        assert end_s is not None
+        self._next_token, self._next_s = tokens, end_s + JUST_AFTER_S
 
-    async def take_turn(self, servers: ServerSet, number: int, position: int, work: Work) -> None:
-        """Run for one counted turn, from chunk to chunk."""
-        servers.require_alive()
-        first_token = self._next_token + work.settle_tokens
-        self._next_token = first_token + work.tokens
-        start_s = await self._load.run_to(first_token) + JUST_AFTER_S
-        cpu = servers.read_cpu()
-        end_s = await self._load.run_to(self._next_token) + JUST_AFTER_S
-        foreign = round(cpu.foreign_cores(servers.read_cpu()), 3)
-        self._turns.append(Turn(number, position, start_s, end_s, foreign))
+    def begin_turn(self, tokens: int) -> None:
+        """A round begins."""
+        self._next_token += tokens
+        self._load.aim(self._next_token)
+        for reins in self._aside:
+            reins.stop()
+
+    async def play(self, seconds: float) -> float | None:
+        """Run for a slice of the turn. Returns when the turn ended; None if it goes on."""
+        for reins in self._aside:
+            reins.go()
+        with self.awake():
+            end_s = await self._load.run_to_goal(seconds)
+        if end_s is None:
+            for reins in self._aside:
+                reins.stop()
+        return end_s
+
+    def end_turn(self, number: int, end_s: float, foreign_cores: float) -> None:
+        """The round is over for everybody."""
+        start_s, self._next_s = self._next_s, end_s + JUST_AFTER_S
+        self._turns.append(Turn(number, start_s, self._next_s, foreign_cores))
 
     def runs(self, group: int) -> list[VariantRun]:
         """One run for every turn taken."""
@@ -93,7 +119,6 @@ class LoadedServer:
                 variant=self.server.variant.label,
                 group=group,
                 round=turn.round,
-                position=turn.position,
                 window_start_s=turn.start_s,
                 window_end_s=turn.end_s,
                 foreign_cores=turn.foreign_cores,
@@ -103,61 +128,86 @@ class LoadedServer:
         ]
 
 
+async def play_round(
+    players: Sequence[LoadedServer], servers: ServerSet, number: int, work: Work, seed: str
+) -> None:
+    """One turn of every server, slice by slice."""
+    cpu = servers.read_cpu()
+    for player in players:
+        player.begin_turn(work.tokens)
+    ends_s: dict[LoadedServer, float] = {}
+    for sweep in itertools.count():
+        servers.require_alive()
+        left = [player for player in players if player not in ends_s]
+        if not left:
+            break
+        for player in shuffled(left, f"{seed}/{sweep}"):
+            end_s = await player.play(work.slice_s)
+            if end_s is not None:
+                ends_s[player] = end_s
+    foreign_cores = round(cpu.foreign_cores(servers.read_cpu()), 3)
+    for player in players:
+        player.end_turn(number, ends_s[player], foreign_cores)
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds of a turn that count, and those before them that do not, of the median server."""
+    """Seconds of a turn of the median server, and of a slice of it."""
 
     seconds: float
-    settle_s: float
+    slice_s: float
 
     def work(self, tokens_per_s: Sequence[float], burst_tokens: int) -> Work:
         """What all servers do in a turn.
 
-        tokens_per_s: the speed of each. burst_tokens: what a server may have made before it was stopped and
-        delivers all at once when it goes on, a step of every client; on a slow machine that is soon
-        as much as it makes in the seconds asked for.
+        tokens_per_s: the speed of each. burst_tokens: what a step may bring all at once, so that a turn
+        begins or ends that much too early or late; on a slow machine that is soon as much as comes in the
+        seconds asked for.
         """
         speed = statistics.median(tokens_per_s)
-        return Work(
-            tokens=max(round(self.seconds * speed), COUNTED_BURSTS * burst_tokens),
-            settle_tokens=max(round(self.settle_s * speed), SETTLED_BURSTS * burst_tokens),
-        )
+        return Work(max(round(self.seconds * speed), TURN_BURSTS * burst_tokens), self.slice_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Tokens of a turn that count, and those before them that do not."""
+    """Tokens of a turn, and seconds of a slice of it."""
 
     tokens: int
-    settle_tokens: int
+    slice_s: float
 
 
 @asynccontextmanager
 async def loaded(
-    servers: Sequence[Server], kind: LoadKind, seed: str, vocabulary_size: int
+    servers: ServerSet, kind: LoadKind, seed: str, vocabulary_size: int
 ) -> AsyncIterator[list[LoadedServer]]:
     """Servers ready to take turns, all stopped; they run again when the block is left."""
     async with AsyncExitStack() as stack:
         players = []
-        for server in servers:
-            load = LoadGenerator(server.base_url, prompts(kind, seed, vocabulary_size))
-            players.append(LoadedServer(server, await stack.enter_async_context(load)))
-        try:
-            for server in servers:
-                server.process.pause(AGENT)
-            yield players
-        finally:
-            for server in servers:
-                server.process.resume()
-            # What is still under way is given up by the clients; the servers must be awake to notice.
-            await asyncio.sleep(0)
+        for server in servers.servers:
+            source = prompts(kind, seed, vocabulary_size)
+            load = await stack.enter_async_context(LoadGenerator(server.base_url, source, server.clock.now_s))
+            players.append((server, load))
+        # Left first, so that the servers are awake to notice which answers their clients give up.
+        with ExitStack() as held:
+            yield [_hold(servers, server, load, held) for server, load in players]
 
 
-def shuffled(players: Sequence[Player], seed: str) -> list[tuple[int, Player]]:
-    """The players with their places in an order that `seed` fixes."""
-    order = list(players)
-    random.Random(seed).shuffle(order)
-    return list(enumerate(order))
+def _hold(servers: ServerSet, server: Server, load: LoadGenerator, held: ExitStack) -> LoadedServer:
+    """The server, stopped until `held` is closed."""
+    ours = server.variant.kind is VariantKind.TURBOSPEC
+    engine = held.enter_context(closing(server.process.reins(spare=AGENT)))
+    aside = [server.process.reins(only=AGENT), servers.service.reins()] if ours and servers.service else []
+    for reins in aside:
+        held.enter_context(closing(reins))
+    held.callback(server.clock.go)
+    engine.stop()
+    server.clock.stop()
+    return LoadedServer(server, load, engine, aside)
+
+
+def shuffled(players: Sequence[Player], seed: str) -> list[Player]:
+    """The players in an order that `seed` fixes."""
+    return random.Random(seed).sample(players, len(players))
 
 
 def cut(records: Sequence[RequestRecord], start_s: float, end_s: float) -> list[RequestRecord]:

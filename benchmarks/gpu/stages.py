@@ -201,20 +201,18 @@ class GpuStages:
             for level in self._plan.acceptance:
                 order = closed_loop_variants()
                 random.Random(f"{number}/{level}").shuffle(order)
-                for position, variant in enumerate(order):
+                for variant in order:
                     name = f"closed-loop-{level}-{number}"
                     async with self._server(name, ACCEPTANCE[level], variant) as (servers, server):
                         for clients in self._plan.clients:
-                            run = await self._one_run(servers, server, clients, number, position)
+                            run = await self._one_run(servers, server, clients, number)
                             cells[level, clients].runs.append(run)
                             self._save()
                             self._say(
                                 f"closed loop {number + 1}, {level}, {clients} clients: {variant.label}"
                             )
 
-    async def _one_run(
-        self, servers: ServerSet, server: Server, clients: int, number: int, position: int
-    ) -> VariantRun:
+    async def _one_run(self, servers: ServerSet, server: Server, clients: int, number: int) -> VariantRun:
         seed = f"loop/{clients}/{number}"
         async with self._load(server, seed, LOOP_PROMPT_TOKENS, LOOP_ANSWER_TOKENS) as load:
             load.resize(clients)
@@ -230,7 +228,6 @@ class GpuStages:
             variant=server.variant.label,
             group=0,
             round=number,
-            position=position,
             window_start_s=start_s,
             window_end_s=end_s,
             requests=cut(records, start_s, end_s),

@@ -49,7 +49,6 @@ def run(
         variant=variant,
         group=group,
         round=number,
-        position=0,
         window_start_s=0.0,
         window_end_s=1.0,
         requests=[request([(0.5, tokens)], index=number, digest=digest)],

@@ -99,12 +99,15 @@ async def test_the_load_runs_up_to_the_chunk_that_makes_so_many_tokens() -> None
     server = ScriptedServer(hold=asyncio.Event())
     async with serving(server), LoadGenerator(server.base_url, drawn()) as load:
         load.resize(2)
-        first_s = await load.run_to(2)
+        load.aim(2)
+        first_s = await load.run_to_goal()
         assert (load.tokens_total, first_s) == (2, load.records[1].chunk_s[0])
         assert server.hold is not None
-        server.hold.set()
         # Two answers of six tokens; the goal lies within a chunk of three.
-        second_s = await load.run_to(8)
+        load.aim(8)
+        assert await load.run_to_goal(0.05) is None
+        server.hold.set()
+        second_s = await load.run_to_goal()
         assert load.tokens_total >= 8
         arrived = sorted(
             (at_s, tokens)
@@ -115,14 +118,43 @@ async def test_the_load_runs_up_to_the_chunk_that_makes_so_many_tokens() -> None
         assert second_s == next(at_s for (at_s, _), total in zip(arrived, totals, strict=True) if total >= 8)
         # Long past: the next chunk counts.
         before_s = load.now_s
-        assert await load.run_to(1) >= before_s - 1e-5
+        load.aim(1)
+        last_s = await load.run_to_goal()
+        assert last_s is not None
+        assert last_s >= before_s - 1e-5
+
+
+async def test_a_goal_that_was_reached_while_nobody_waited_counts_from_then() -> None:
+    server = ScriptedServer(hold=asyncio.Event())
+    async with serving(server), LoadGenerator(server.base_url, drawn()) as load:
+        load.resize(1)
+        load.aim(4)
+        assert await load.run_to_goal(0.05) is None
+        assert server.hold is not None
+        server.hold.set()
+        await until(lambda: load.tokens_total > 6)
+        assert await load.run_to_goal(0.05) == load.records[0].chunk_s[1]
+
+
+async def test_times_are_by_the_clock_that_the_load_was_given() -> None:
+    at_s = 100.0
+    async with (
+        serving(ScriptedServer()) as server,
+        LoadGenerator(server.base_url, drawn(), lambda: at_s) as load,
+    ):
+        load.resize(1)
+        at_s = 103.5
+        await until(lambda: load.tokens_total > 6)
+        assert load.now_s == 3.5
+        assert set(load.records[0].chunk_s) == {3.5}
 
 
 async def test_tokens_that_cannot_come_any_more_are_not_waited_for() -> None:
     async with serving(ScriptedServer()) as server, LoadGenerator(server.base_url, drawn(count=2)) as load:
         load.resize(1)
+        load.aim(1_000)
         with pytest.raises(LoadError, match="run out"):
-            await load.run_to(1_000)
+            await load.run_to_goal()
 
 
 async def test_clients_can_be_stopped_in_mid_answer() -> None:

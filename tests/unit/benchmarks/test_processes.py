@@ -30,6 +30,12 @@ time.sleep(600)
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our children's children are told nothing, and are ended when the grace is over."""
+    monkeypatch.setattr("benchmarks.processes.STOP_GRACE_S", 0.5)
+
+
 def start(tmp_path: Path, code: str) -> ManagedProcess:
     return ManagedProcess("a child", [sys.executable, "-c", code], dict(os.environ), tmp_path / "child.log")
 
@@ -44,8 +50,7 @@ def grandchild_of(process: ManagedProcess) -> psutil.Process:
 
 
 @pytest.mark.parametrize("ignore", ["", DEAF])
-def test_stopping_ends_the_whole_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignore: str) -> None:
-    monkeypatch.setattr("benchmarks.processes.STOP_GRACE_S", 0.5)
+def test_stopping_ends_the_whole_tree(tmp_path: Path, ignore: str) -> None:
     process = start(tmp_path, PARENT.format(ignore=ignore))
     grandchild = grandchild_of(process)
     stop_all([process])
@@ -114,7 +119,7 @@ def test_stopping_twice_is_harmless(tmp_path: Path) -> None:
     assert not process.alive
 
 
-def test_a_paused_tree_does_nothing_until_it_is_resumed_and_can_be_stopped(tmp_path: Path) -> None:
+def test_a_tree_in_reins_does_nothing_until_they_are_let_go_and_can_be_ended(tmp_path: Path) -> None:
     ticks = "import time\nwhile True:\n    print('.', end='', flush=True)\n    time.sleep(0.01)\n"
     process = start(tmp_path, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ticks!r}])")
 
@@ -123,28 +128,36 @@ def test_a_paused_tree_does_nothing_until_it_is_resumed_and_can_be_stopped(tmp_p
 
     try:
         assert eventually(lambda: ticked(0), WAIT_S)
-        process.pause()
+        reins = process.reins()
+        reins.stop()
         time.sleep(0.2)  # the signal may take its time
         paused_at = process.log_path.stat().st_size
         assert not eventually(lambda: ticked(paused_at), 0.5)
-        process.resume()
+        reins.go()
         assert eventually(lambda: ticked(paused_at), WAIT_S)
-        process.pause()
+        reins.stop()
     finally:
         process.stop()
     assert not process.alive
+    reins.close()  # of a tree that is gone
 
 
-def test_a_program_that_is_spared_goes_on_in_a_paused_tree(tmp_path: Path) -> None:
+def test_a_program_can_be_left_out_of_the_reins_or_be_all_they_hold(tmp_path: Path) -> None:
     ticks = "import time\nwhile True:\n    print('.', end='', flush=True)\n    time.sleep(0.01)\n"
     command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ticks!r}, 'spared'])"
     process = start(tmp_path, command)
     try:
         assert eventually(lambda: process.log_path.stat().st_size > 0, WAIT_S)
-        process.pause("spared")
+        others = process.reins(spare="spared")
+        others.stop()
         paused_at = process.log_path.stat().st_size
         assert eventually(lambda: process.log_path.stat().st_size > paused_at + 20, WAIT_S)
         assert psutil.Process(process.pid).status() == psutil.STATUS_STOPPED
+        process.reins(only="spared").stop()
+        others.close()
+        (spared,) = psutil.Process(process.pid).children()
+        assert eventually(lambda: spared.status() == psutil.STATUS_STOPPED, WAIT_S)
+        assert psutil.Process(process.pid).status() != psutil.STATUS_STOPPED
     finally:
         process.stop()
     assert not process.alive

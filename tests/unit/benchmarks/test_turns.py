@@ -1,18 +1,22 @@
 """Windows of a load that goes on from turn to turn: every chunk counts in one of them, or in none."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from benchmarks.load import LoadGenerator
-from benchmarks.processes import CpuMeter
+from benchmarks.processes import CpuMeter, Reins
 from benchmarks.results import RequestRecord
 from benchmarks.servers import Server, ServerSet
 from benchmarks.stats import window_tokens
-from benchmarks.turns import LoadedServer, Pace, Work, cut, shuffled
+from benchmarks.turn_clock import TurnClock
+from benchmarks.turns import LoadedServer, Pace, Work, cut, play_round, shuffled
 from benchmarks.workload import LoadKind, prompts
 from tests.unit.benchmarks.sse_server import ScriptedServer, serving
 
@@ -53,57 +57,92 @@ def test_an_answer_that_goes_on_is_not_complete() -> None:
     assert not part.complete
 
 
-def test_the_order_of_turns_is_fixed_by_the_seed_and_differs_between_rounds() -> None:
+def test_the_order_of_slices_is_fixed_by_the_seed_and_differs_between_sweeps() -> None:
     players = list("abcdef")
-    orders = [[name for _, name in shuffled(players, f"0/{number}")] for number in range(5)]
-    assert orders == [[name for _, name in shuffled(players, f"0/{number}")] for number in range(5)]
+    orders = [shuffled(players, f"0/{number}") for number in range(5)]
+    assert orders == [shuffled(players, f"0/{number}") for number in range(5)]
     assert len({tuple(order) for order in orders}) > 1
     assert all(sorted(order) == players for order in orders)
 
 
 def test_a_turn_is_as_much_work_as_the_median_server_does_in_its_seconds() -> None:
-    pace = Pace(seconds=1.5, settle_s=0.3)
-    assert pace.work([40.0, 100.0, 60.0], burst_tokens=6) == Work(tokens=90, settle_tokens=18)
-    # A machine so slow that the tokens lying ready from before a turn would be most of it.
-    assert pace.work([9.0], burst_tokens=48) == Work(tokens=384, settle_tokens=96)
+    pace = Pace(seconds=1.5, slice_s=0.1)
+    assert pace.work([40.0, 100.0, 60.0], burst_tokens=6) == Work(tokens=90, slice_s=0.1)
+    # A machine so slow that a step's tokens would be most of it.
+    assert pace.work([9.0], burst_tokens=48) == Work(tokens=384, slice_s=0.1)
 
 
-async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_answers() -> None:
-    work = Work(tokens=120, settle_tokens=60)
+class Gate:
+    """Stands for reins: a scripted server that sends nothing but first chunks while it is closed."""
+
+    def __init__(self, others: list["Gate"]) -> None:
+        self.opened = asyncio.Event()
+        self._others = others
+
+    def stop(self) -> None:
+        self.opened.clear()
+
+    def go(self) -> None:
+        assert not any(other.opened.is_set() for other in self._others), "only one runs at a time"
+        self.opened.set()
+
+
+@dataclass
+class Switch:
+    """Stands for the reins of what a server has aside."""
+
+    running: bool = True
+
+    def stop(self) -> None:
+        self.running = False
+
+    def go(self) -> None:
+        self.running = True
+
+
+async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_answers(tmp_path: Path) -> None:
+    work = Work(tokens=120, slice_s=0.02)
     watched = cast(
         "ServerSet", SimpleNamespace(require_alive=lambda: None, read_cpu=lambda: CpuMeter.read([]))
     )
-    server = cast("Server", SimpleNamespace(variant=SimpleNamespace(label="fixed:1")))
+    gates: list[Gate] = []
+    loads, players, aside = [], [], Switch()
     async with AsyncExitStack() as stack:
-        gates, loads, players = [], [], []
-        for chunks in ((1,) * 30, (5,) * 6):
-            gates.append(asyncio.Event())
-            script = ScriptedServer(chunks=chunks, pause_s=0.002, hold=gates[-1])
+        for number, chunks in enumerate(((1,) * 30, (5,) * 6)):
+            gate, clock = Gate(gates), TurnClock(tmp_path / str(number))
+            clock.stop()
+            script = ScriptedServer(chunks=chunks, pause_s=0.002, hold=gate.opened)
             await stack.enter_async_context(serving(script))
-            load = LoadGenerator(script.base_url, prompts(LoadKind.KNOB, "test", 1024))
-            loads.append(await stack.enter_async_context(load))
-            players.append(LoadedServer(server, load))
+            source = prompts(LoadKind.KNOB, "test", 1024)
+            load = await stack.enter_async_context(LoadGenerator(script.base_url, source, clock.now_s))
+            server = cast("Server", SimpleNamespace(variant=SimpleNamespace(label=str(number)), clock=clock))
+            besides = [cast("Reins", aside)] if number else []
+            players.append(LoadedServer(server, load, cast("Reins", gate), besides))
+            gates.append(gate)
+            loads.append(load)
+        began_s = time.monotonic()
         tokens = []
-        for player, gate in zip(players, gates, strict=True):
-            gate.set()
-            tokens.append(await player.warm_up(2, 0.1))
-            gate.clear()
-        for player, gate in zip(players, gates, strict=True):
-            gate.set()
-            await player.catch_up(max(tokens))
-            gate.clear()
+        for player in players:
+            with player.awake():
+                tokens.append(await player.warm_up(2, 0.1))
+        for player in players:
+            with player.awake():
+                # A chunk of each client may be under way, and the first one of its next answer.
+                await player.catch_up(max(tokens) + 30)
         for number in range(3):
-            for player, gate in zip(players, gates, strict=True):
-                gate.set()
-                await player.take_turn(watched, number, 0, work)
-                gate.clear()
+            await play_round(players, watched, number, work, "seed")
+            assert aside.running
+        passed_s = time.monotonic() - began_s
         begins = []
         for player, load in zip(players, loads, strict=True):
             runs = player.runs(0)
             # Whole chunks: up to one more or less at either end.
             assert [window_tokens(run) for run in runs] == pytest.approx([120] * 3, abs=5)
+            assert [run.window_end_s for run in runs[:-1]] == [run.window_start_s for run in runs[1:]]
             begins.append([tokens_before(load, run.window_start_s) for run in runs])
         assert begins[0] == pytest.approx(begins[1], abs=5)
+        # Each has a clock of its own, which stood still while the other ran.
+        assert sum(load.now_s for load in loads) <= passed_s
 
 
 def tokens_before(load: LoadGenerator, end_s: float) -> int:
