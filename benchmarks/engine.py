@@ -31,6 +31,7 @@ from benchmarks.workload import LoadKind
 
 QUICK_ROUNDS = 5
 QUICK_WARMUP_S = 2.0
+QUICK_LEARN_S = 5.0
 EXPECTED_FAILURES = (
     ProcessFailed,
     ServerRefused,
@@ -76,9 +77,15 @@ def main(
     slice_seconds: Annotated[
         float, typer.Option("--slice", min=0.02, help="Seconds until the next server goes on with its turn.")
     ] = 0.1,
+    learn: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds of load, of other prompts, before a cell: for ours and SGLang's adaptive."
+        ),
+    ] = 20.0,
     warmup: Annotated[
         float, typer.Option(min=1, help="Seconds of load on each variant before a cell.")
-    ] = 6.0,
+    ] = 3.0,
     seed: Annotated[int, typer.Option(help="Of prompts and orders.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     sglang_flags: Annotated[str, typer.Option(help="More flags for every server, space separated.")] = "",
@@ -87,7 +94,8 @@ def main(
         Path | None, typer.Option(help="JSON results. Default: bench-engine-TIME.json.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option(help="One start, 5 rounds and little warm-up: to try it, not to quote it.")
+        bool,
+        typer.Option(help="One start, little learning and warm-up: to try it, not to quote it."),
     ] = False,
 ) -> None:
     """Start the servers, run every cell, save after each round, print the tables."""
@@ -99,6 +107,7 @@ def main(
             starts=1 if quick else starts,
             rounds=QUICK_ROUNDS if quick else rounds,
             pace=Pace(seconds=seconds, slice_s=slice_seconds),
+            learn_s=QUICK_LEARN_S if quick else learn,
             warmup_s=QUICK_WARMUP_S if quick else warmup,
             seed=seed,
             start_parallel=start_parallel,

@@ -19,9 +19,9 @@ ABSENT = "-"
 WIDTH_WITHOUT_TERMINAL = 200
 NOTES = (
     "tok/s is goodput: committed output tokens per second, counted by the server, received in the window: "
-    "the mean over the starts of the median of a start's rounds [95 % confidence over the starts; "
-    "of one start, over its rounds].",
-    "Ratios are taken round by round (turns of the same half minute), then as above; "
+    "the mean over the starts, each start's rounds taken together [95 % confidence over the starts]; "
+    "of one start the median of its rounds [95 % confidence].",
+    "Ratios are taken of servers that ran at the same times, start by start, then as above; "
     "best fixed is the fixed length with the highest goodput in that cell, known only afterwards.",
     "TPOT: (last - first token) / (tokens - 1) of each answer. ITL: gap between two chunks of an answer, "
     "each with one token or more. TTFT: from sending to the first chunk. In milliseconds, over all rounds.",

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.admin import Admin, control_delta
+from benchmarks.load import measure_seconds
 from benchmarks.models import Model
 from benchmarks.report import cell_name
 from benchmarks.results import BenchResult, Cell
-from benchmarks.servers import ServerSet, Setup, control_session, reset_server, server_capacity
-from benchmarks.stats import goodput_tokens_per_s
+from benchmarks.servers import Server, ServerSet, Setup, control_session, reset_server, server_capacity
+from benchmarks.stats import Window
 from benchmarks.turns import LoadedServer, Pace, Work, loaded, play_round, shuffled
 from benchmarks.variants import Variant, VariantKind, plan_groups
-from benchmarks.workload import LoadKind
+from benchmarks.workload import LoadKind, prompts
 from turbospec.v1.admin_pb2 import EngineStatus
 
 # Every server reads a clock that stands still while it is stopped.
@@ -33,6 +34,8 @@ class Plan:
     starts: int
     rounds: int
     pace: Pace
+    # Of load with other prompts, before a cell, for those that learn from what they serve.
+    learn_s: float
     warmup_s: float
     seed: int
     start_parallel: int
@@ -116,8 +119,14 @@ class Runner:
                     self._result.cells.append(cell)
                 self._say(f"{cell_name(cell)}: warming up")
                 for server in servers.servers:
+                    if server.variant.learns:
+                        await self._learn(server, cell, cells.model.vocabulary_size)
                     await reset_server(session, server.base_url)
                 await self._run_cell(servers, cell, number, cells.model.vocabulary_size, cells.lengths[-1])
+
+    async def _learn(self, server: Server, cell: Cell, vocabulary_size: int) -> None:
+        source = prompts(cell.load, f"{self._plan.seed}/{cell.load}/{cell.clients}/learn", vocabulary_size)
+        await measure_seconds(server.base_url, source, cell.clients, 0.0, self._plan.learn_s)
 
     async def _run_cell(
         self, servers: ServerSet, cell: Cell, group: int, vocabulary_size: int, longest: int
@@ -177,4 +186,4 @@ def _speeds(cell: Cell, group: int, number: int) -> str:
     """Tokens a second of every variant in one round."""
     mine = (run for run in cell.runs if (run.group, run.round) == (group, number))
     runs = sorted(mine, key=lambda run: run.variant)
-    return "tok/s: " + ", ".join(f"{run.variant} {goodput_tokens_per_s(run):.1f}" for run in runs)
+    return "tok/s: " + ", ".join(f"{run.variant} {Window.of(run).tokens_per_s:.1f}" for run in runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -51,27 +51,22 @@ class Spread:
         return cls(statistics.median(kept), kept[outside], kept[-1 - outside], len(kept))
 
     @classmethod
-    def of_starts(cls, values: Iterable[tuple[int, float]]) -> Spread | None:
-        """The mean over starts of the median of each start's rounds; None if there are no values.
+    def of_starts(cls, values: Sequence[float]) -> Spread | None:
+        """The mean over starts; None if there are fewer than two.
 
-        values: the start and the value of every round. What a process is dealt by its start it keeps for
+        values: of each start, its rounds taken together. What a process is dealt by its start it keeps for
         life: rounds cannot average that out, only starts can. So each start counts as one observation, and
         the interval is Student's t over them.
 
-        >>> spread = Spread.of_starts([(0, 0.9), (0, 1.0), (0, 5.0), (1, 1.2), (2, 1.1)])
+        >>> spread = Spread.of_starts([1.0, 1.2, 1.1])
         >>> f"{spread.middle:.3f} [{spread.low:.3f}..{spread.high:.3f}] of {spread.count}"
-        '1.100 [0.852..1.348] of 5'
+        '1.100 [0.852..1.348] of 3'
         """
-        by_start: dict[int, list[float]] = defaultdict(list)
-        for start, value in values:
-            by_start[start].append(value)
-        if len(by_start) < 2:
-            return cls.of(value for rounds in by_start.values() for value in rounds)
-        medians = [statistics.median(rounds) for rounds in by_start.values()]
-        middle = statistics.fmean(medians)
-        reach = float(stdtrit(len(medians) - 1, TAIL)) * statistics.stdev(medians) / math.sqrt(len(medians))
-        count = sum(map(len, by_start.values()))
-        return cls(middle, middle - reach, middle + reach, count)
+        if len(values) < 2:
+            return None
+        middle = statistics.fmean(values)
+        reach = float(stdtrit(len(values) - 1, TAIL)) * statistics.stdev(values) / math.sqrt(len(values))
+        return cls(middle, middle - reach, middle + reach, len(values))
 
 
 def percentile(values: Iterable[float], percent: float) -> float | None:
@@ -90,11 +85,32 @@ def percentile(values: Iterable[float], percent: float) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """What came in so many seconds. Windows add up."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds
+
+    @classmethod
+    def of(cls, run: VariantRun) -> Window:
+        return cls(window_tokens(run), run.window_end_s - run.window_start_s)
+
+    @classmethod
+    def total(cls, windows: Iterable[Window]) -> Window:
+        kept = list(windows)
+        return cls(sum(window.tokens for window in kept), sum(window.seconds for window in kept))
+
+
+@dataclass(frozen=True, slots=True)
 class VariantStats:
-    """One variant in one cell. Goodput by (group, round); latencies in seconds, pooled over all runs."""
+    """One variant in one cell; latencies in seconds, pooled over all runs."""
 
     label: str
-    goodput_tokens_per_s: dict[RunKey, float]
+    windows: dict[RunKey, Window]
     # (last - first token) / (tokens - 1) of every answer.
     tpot_s: list[float]
     # Gaps between chunks that carried tokens, however many: what a reader sees.
@@ -108,16 +124,28 @@ class VariantStats:
 
     @property
     def goodput(self) -> Spread | None:
-        return Spread.of_starts((start, value) for (start, _), value in self.goodput_tokens_per_s.items())
+        """Tokens per second: the mean over the starts of their rounds taken together; of one start,
+        its rounds."""
+        return self._spread(self.windows, self._tokens_per_s)
 
     def ratio_to(self, other: VariantStats) -> Spread | None:
-        """Goodput over that of `other`, paired by round: the same minute, the same prompts."""
-        shared = self.goodput_tokens_per_s.keys() & other.goodput_tokens_per_s.keys()
-        return Spread.of_starts(
-            (key[0], self.goodput_tokens_per_s[key] / other.goodput_tokens_per_s[key])
-            for key in sorted(shared)
-            if other.goodput_tokens_per_s[key] > 0
-        )
+        """Goodput over that of `other` in the rounds that both have: the same seconds, the same prompts."""
+        shared = {key for key in self.windows.keys() & other.windows.keys() if other.windows[key].tokens}
+        return self._spread(shared, lambda keys: self._tokens_per_s(keys) / other._tokens_per_s(keys))
+
+    def _tokens_per_s(self, keys: Iterable[RunKey]) -> float:
+        return Window.total(self.windows[key] for key in keys).tokens_per_s
+
+    @staticmethod
+    def _spread(keys: Iterable[RunKey], value: Callable[[list[RunKey]], float]) -> Spread | None:
+        # The rounds of a start are taken together: with several clients a round has a prefill more than
+        # another server's, and the next one less; what a start's rounds differ by is one prefill in all.
+        by_start: dict[int, list[RunKey]] = defaultdict(list)
+        for key in sorted(keys):
+            by_start[key[0]].append(key)
+        if len(by_start) > 1:
+            return Spread.of_starts([value(rounds) for rounds in by_start.values()])
+        return Spread.of(value([key]) for rounds in by_start.values() for key in rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +194,6 @@ def window_tokens(run: VariantRun) -> int:
         for at_s, count in zip(request.chunk_s, request.chunk_tokens, strict=True)
         if run.window_start_s <= at_s < run.window_end_s
     )
-
-
-def goodput_tokens_per_s(run: VariantRun) -> float:
-    """Committed output tokens per second of the window."""
-    return window_tokens(run) / (run.window_end_s - run.window_start_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +247,7 @@ def _variant_stats(label: str, runs: list[VariantRun], reference: dict[tuple[int
     compared = digests.keys() & reference.keys()
     return VariantStats(
         label=label,
-        goodput_tokens_per_s={(run.group, run.round): goodput_tokens_per_s(run) for run in runs},
+        windows={(run.group, run.round): Window.of(run) for run in runs},
         tpot_s=[tpot for run in runs for request in run.requests if (tpot := _tpot_s(request)) is not None],
         itl_s=[gap for run in runs for gap in _itl_s(run)],
         ttft_s=[

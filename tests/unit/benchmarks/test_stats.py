@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.results import Quantiles
-from benchmarks.stats import Spread, cell_stats, control_stats, goodput_tokens_per_s, percentile
+from benchmarks.stats import Spread, Window, cell_stats, control_stats, percentile
 from tests.unit.benchmarks.builders import cell, control, request, run
 
 
@@ -38,7 +38,7 @@ def test_goodput_counts_only_tokens_inside_the_window() -> None:
             "requests": [request([(0.9, 100), (1.0, 3), (2.9, 4), (3.0, 100)])],
         }
     )
-    assert goodput_tokens_per_s(measured) == pytest.approx(7 / 2)
+    assert Window.of(measured).tokens_per_s == pytest.approx(7 / 2)
 
 
 def test_best_fixed_is_the_fixed_length_with_the_best_median_not_the_best_round() -> None:
@@ -88,6 +88,20 @@ def test_each_start_counts_as_one_observation() -> None:
     # Student's t with two degrees of freedom: 4.303 standard errors.
     assert ratio.high - ratio.middle == pytest.approx(4.303 * 0.04, rel=1e-3)
     assert ratio.middle - ratio.low == pytest.approx(ratio.high - ratio.middle)
+
+
+def test_the_rounds_of_a_start_are_taken_together() -> None:
+    """A prefill more in one round and one less in the next are no difference over both."""
+    runs = []
+    for start in (0, 1):
+        runs += [run("nospec", 100, group=start, number=n) for n in (0, 1, 2)]
+        runs += [run("turbospec", n, group=start, number=i) for i, n in enumerate((90, 150, 120))]
+    stats = cell_stats(cell(*runs))
+    assert stats.turbospec is not None
+    assert stats.nospec is not None
+    ratio = stats.turbospec.ratio_to(stats.nospec)
+    assert ratio is not None
+    assert (ratio.middle, ratio.low, ratio.high, ratio.count) == (pytest.approx(1.2),) * 3 + (2,)
 
 
 def test_latencies_of_one_answer() -> None:
