@@ -8,7 +8,6 @@ the service are stopped then, so that each arm pays for its own.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import random
 import time
@@ -21,15 +20,16 @@ from pydantic import BaseModel
 
 from benchmarks.processes import Reins
 from benchmarks.results import Record
+from benchmarks.servers import AGENT
+from benchmarks.turn_clock import WORD_BYTES, map_word
+from benchmarks.variants import Variant, VariantKind
 from sglang_patch.control import StepControl
 
 # Environment variable with the plan, as JSON.
 VARIABLE: Final = "TURBOSPEC_BENCH_ARMS"
-OURS: Final = "turbospec"
-AGENT: Final = "sglang_patch.agent"
+OURS: Final = str(VariantKind.TURBOSPEC)
 # The first step at another length pays for the change, which is the benchmark's doing.
 SETTLE_STEPS: Final = 1
-WORD_BYTES: Final = 8
 
 
 class ArmPlan(BaseModel):
@@ -69,8 +69,7 @@ class Switch:
     def __init__(self, path: Path) -> None:
         if not path.exists():
             path.write_bytes(bytes(WORD_BYTES))
-        with path.open("r+b") as file:
-            self._word = memoryview(mmap.mmap(file.fileno(), WORD_BYTES)).cast("q")
+        self._word = map_word(path)
 
     @property
     def cell(self) -> int:
@@ -88,7 +87,8 @@ class Arms:
         self._plan = plan
         self._control_of = control_of
         self._switch = Switch(plan.switch)
-        self._order = _sweeps((OURS, *(f"fixed:{length}" for length in plan.lengths)), plan.seed)
+        self._names = (OURS, *(Variant(VariantKind.FIXED, length).label for length in plan.lengths))
+        self._order = _sweeps(self._names, plan.seed)
         self._aside: Reins | None = None
         self._cell = 0
         self._sweep, self._arm = 0, OURS
@@ -154,7 +154,7 @@ class Arms:
         self._write()
         if self._switch.cell != self._cell:
             self._cell = self._switch.cell
-            self._order = _sweeps((OURS, *(f"fixed:{k}" for k in self._plan.lengths)), self._plan.seed)
+            self._order = _sweeps(self._names, self._plan.seed)
         self._sweep, self._arm = next(self._order) if self._cell else (0, OURS)
         self._left = self._plan.slice_steps + SETTLE_STEPS
         self._skip = SETTLE_STEPS
@@ -163,14 +163,13 @@ class Arms:
         if self._arm == OURS:
             self._aside.go()
             control.silent = False
-        elif control.silent or control.failed:
-            control.num_steps = int(self._arm.partition(":")[2])
-        else:
+            return
+        if not control.silent:
             # The step of ours that is still open ends here.
             control.idle()
             control.silent = True
-            control.num_steps = int(self._arm.partition(":")[2])
             self._aside.stop()
+        control.num_steps = Variant.parse(self._arm).num_steps
 
     def _write(self) -> None:
         # A slice that the end of its cell cut into has an idle engine in it.

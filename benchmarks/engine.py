@@ -42,6 +42,20 @@ EXPECTED_FAILURES = (
     grpc.RpcError,
 )
 
+ModelOption = Annotated[
+    list[str] | None, typer.Option(help="knob:SCALE (default 0.02) or smollm2; repeat for more.")
+]
+AlgorithmOption = Annotated[
+    list[str] | None,
+    typer.Option(help="STANDALONE, EAGLE or NGRAM; repeat for more. Default: all the model has a draft for."),
+]
+LoadOption = Annotated[
+    list[LoadKind] | None,
+    typer.Option(help="Repeat for more. Default: knob for knob models, else chat and copy."),
+]
+ClientsOption = Annotated[str, typer.Option(help="Concurrent clients, one cell each.")]
+LengthsOption = Annotated[str, typer.Option(help="Fixed lengths; ours chooses from them and 0.")]
+
 app = typer.Typer(add_completion=False, no_args_is_help=False, help=__doc__)
 
 
@@ -49,21 +63,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, help=__doc__)
 def main(
     context: typer.Context,
     *,
-    model: Annotated[
-        list[str] | None, typer.Option(help="knob:SCALE (default 0.02) or smollm2; repeat for more.")
-    ] = None,
-    algorithm: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="STANDALONE, EAGLE or NGRAM; repeat for more. Default: all the model has a draft for."
-        ),
-    ] = None,
-    load: Annotated[
-        list[LoadKind] | None,
-        typer.Option(help="Repeat for more. Default: knob for knob models, else chat and copy."),
-    ] = None,
-    clients: Annotated[str, typer.Option(help="Concurrent clients, one cell each.")] = "1,4,8",
-    lengths: Annotated[str, typer.Option(help="Fixed lengths; ours chooses from them and 0.")] = "1,2,3,5",
+    model: ModelOption = None,
+    algorithm: AlgorithmOption = None,
+    load: LoadOption = None,
+    clients: ClientsOption = "1,4,8",
+    lengths: LengthsOption = "1,2,3,5",
     variants: Annotated[
         str, typer.Option(help="Of nospec, fixed, fixed:K, adaptive, turbospec. Default: all.")
     ] = "",

@@ -1,7 +1,7 @@
 """Benchmark inside one SGLang server: our control against fixed lengths, by turns of a few decode steps.
 
 Run as `python -m benchmarks.inside` or `turbospec bench inside`; `report FILE` shows saved results again. It
-tells what control and its choices are worth on a machine where two servers of the same kind differ by five
+tells what control and its choices are worth on a machine where two servers of the same kind differ by some
 percent, and leaves to `bench engine` what needs a server of its own: no drafter, SGLang's adaptive.
 """
 
@@ -24,10 +24,19 @@ from rich.console import Console
 
 from benchmarks import environment, models
 from benchmarks.arms import OURS, VARIABLE, ArmPlan, Slice, Switch
-from benchmarks.engine import EXPECTED_FAILURES, check_algorithms, parse_numbers
+from benchmarks.engine import (
+    EXPECTED_FAILURES,
+    AlgorithmOption,
+    ClientsOption,
+    LengthsOption,
+    LoadOption,
+    ModelOption,
+    check_algorithms,
+    parse_numbers,
+)
 from benchmarks.load import LoadGenerator
-from benchmarks.report import Table, report_console
-from benchmarks.results import Environment, Record
+from benchmarks.report import Table, cell_name, report_console
+from benchmarks.results import CellKey, Environment, Record
 from benchmarks.servers import ServerSet, Setup, control_session, reset_server
 from benchmarks.stats import Spread
 from benchmarks.variants import Variant, VariantKind
@@ -41,20 +50,11 @@ GROUPS = 10
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
-class InsideCell(Record):
-    """One model, algorithm, load and number of clients, on one server."""
+class InsideCell(CellKey):
+    """What was measured of it on one server."""
 
-    model: str
-    algorithm: str
-    load: LoadKind
-    clients: int
     start: int
     slices: list[Slice] = Field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        clients = "1 client" if self.clients == 1 else f"{self.clients} clients"
-        return f"{self.model} {self.algorithm}, {self.load} load, {clients}"
 
 
 class InsideResult(Record):
@@ -87,21 +87,11 @@ class Plan:
 def main(
     context: typer.Context,
     *,
-    model: Annotated[
-        list[str] | None, typer.Option(help="knob:SCALE (default 0.02) or smollm2; repeat for more.")
-    ] = None,
-    algorithm: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="STANDALONE, EAGLE or NGRAM; repeat for more. Default: all the model has a draft for."
-        ),
-    ] = None,
-    load: Annotated[
-        list[LoadKind] | None,
-        typer.Option(help="Repeat for more. Default: knob for knob models, else chat and copy."),
-    ] = None,
-    clients: Annotated[str, typer.Option(help="Concurrent clients, one cell each.")] = "1,4,8",
-    lengths: Annotated[str, typer.Option(help="Fixed lengths; ours chooses from them and 0.")] = "1,3,5",
+    model: ModelOption = None,
+    algorithm: AlgorithmOption = None,
+    load: LoadOption = None,
+    clients: ClientsOption = "1,4,8",
+    lengths: LengthsOption = "1,3,5",
     starts: Annotated[int, typer.Option(min=1, help="Times the server is started.")] = 1,
     slice_steps: Annotated[
         int, typer.Option("--slice", min=1, help="Decode steps that count until the next arm has its turn.")
@@ -219,12 +209,10 @@ async def _run_server(
                     await generator.run_for(plan.seconds)
                     switch.cell = 0
                 mine[number] = cell
+                result.cells.append(cell)
                 _collect(arm_plan.log, mine)
-                result.cells = [kept for kept in result.cells if kept not in mine.values()] + list(
-                    mine.values()
-                )
                 result.save(target)
-                console.print(f"{cell.name}: {_summary(cell)}", highlight=False)
+                console.print(f"{cell_name(cell)}: {_summary(cell)}", highlight=False)
 
 
 def _collect(log: Path, cells: dict[int, InsideCell]) -> None:
@@ -314,7 +302,7 @@ def table(result: InsideResult) -> Table:
     by_name: dict[str, list[InsideCell]] = defaultdict(list)
     for cell in result.cells:
         if cell.slices:
-            by_name[cell.name].append(cell)
+            by_name[cell_name(cell)].append(cell)
     rows = []
     for name, cells in by_name.items():
         # Sweeps of another start have other numbers, so that starts are as one long run.

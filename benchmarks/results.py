@@ -83,13 +83,18 @@ class VariantRun(Record):
     control: ControlDelta | None = None
 
 
-class Cell(Record):
+class CellKey(Record):
     """One model, algorithm, kind of load and number of clients."""
 
     model: str
     algorithm: str
     load: LoadKind
     clients: int
+
+
+class Cell(CellKey):
+    """What was measured of it."""
+
     runs: list[VariantRun] = []
 
 

@@ -45,6 +45,8 @@ COMMON_FLAGS = (
 BENCH_SERVICE_FLAGS = ("--store", "", "--lease-valid-for-ms", str(LEASE_VALID_FOR_MS))
 # As SGLang names the process that runs the model.
 SCHEDULER = "sglang::scheduler"
+# A word in the command of our agent.
+AGENT = "sglang_patch.agent"
 CPU_FLAGS = ("--device", "cpu", "--disable-cuda-graph", "--sleep-on-idle", "--skip-server-warmup")
 
 

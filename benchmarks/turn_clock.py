@@ -24,7 +24,7 @@ class TurnClock:
 
     def __init__(self, path: Path) -> None:
         path.write_bytes(bytes(WORD_BYTES))
-        self._paused_ns = _map(path)
+        self._paused_ns = map_word(path)
         self._stopped_at_ns: int | None = None
 
     def stop(self) -> None:
@@ -46,7 +46,7 @@ class TurnClock:
 
 def reader(path: Path) -> Callable[[], int]:
     """A `monotonic_ns` by the clock at `path`, for the server."""
-    paused_ns, monotonic_ns = _map(path), time.monotonic_ns
+    paused_ns, monotonic_ns = map_word(path), time.monotonic_ns
 
     def turn_ns() -> int:
         return monotonic_ns() - paused_ns[0]
@@ -63,6 +63,7 @@ def install() -> None:
         time.monotonic_ns = reader(Path(path))
 
 
-def _map(path: Path) -> memoryview[int]:
+def map_word(path: Path) -> memoryview[int]:
+    """A file of one word, as memory that all who map it share."""
     with path.open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), WORD_BYTES)).cast("q")

@@ -26,12 +26,11 @@ from typing import Final, Self, TypeVar
 from benchmarks.load import TIME_DIGITS, LoadGenerator
 from benchmarks.processes import Reins
 from benchmarks.results import RequestRecord, VariantRun
-from benchmarks.servers import Server, ServerSet
+from benchmarks.servers import AGENT, Server, ServerSet
 from benchmarks.variants import VariantKind
 from benchmarks.workload import LoadKind, prompts
 
 Player = TypeVar("Player")
-AGENT: Final = "sglang_patch.agent"
 # A turn is several times the tokens that may lie ready from before it.
 TURN_BURSTS: Final = 8
 # Between a time that was noted and the next one that could be.
