@@ -131,8 +131,7 @@ class Board:
         if head - words[_TAIL] >= self.ring_size or size > self.max_batch_size:
             words[_DROPPED] += 1
             return
-        of_requests = bytes(record.accepted_drafts) + bytes(record.first_step)
-        of_requests += bytes(record.after_full_accept)
+        of_requests = bytes((*record.accepted_drafts, *record.first_step, *record.after_full_accept))
         if size != self._form_for:
             self._form, self._form_for = struct.Struct(f"{_RECORD.format}{3 * size}s"), size
         if len(of_requests) != 3 * size:

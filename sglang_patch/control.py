@@ -154,6 +154,9 @@ class StepControl:
         """The engine has nothing to run: the last step is over, whatever comes next."""
         if self.recorder.running is not None:
             self.recorder.end(self._clock.monotonic_ns(), idled=True)
+        else:
+            # A prefill may have been the last.
+            self.recorder.hand_over()
 
     def fail(self, where: str) -> None:
         """Our own code raised on the step thread: never again in this process, and never into SGLang.

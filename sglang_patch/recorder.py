@@ -4,13 +4,22 @@ A record is opened as its step is launched and is complete when two things are k
 the result (accepted drafts, which arrive one step late under overlap scheduling) and
 the end (the launch of the next step, so that the duration is what the step cost the
 requests in it, scheduling and result handling included).
+
+Complete records are handed over a few at a time: between two steps the model's weights
+sweep our code and data from the caches, and several records cost the step thread little
+more than one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from sglang_patch.decision import Decision
+
+# Handed over together: so many steps at most, and none that ended longer before the newest.
+HAND_OVER_STEPS: Final = 4
+HAND_OVER_NS: Final = 100_000_000
 
 
 class StepRecord:
@@ -51,11 +60,12 @@ class StepRecord:
 
 
 class StepRecorder:
-    """Owns the open record; a finished one goes to ``sink``, all on the step thread."""
+    """Owns the open record, and those complete that have not gone to ``sink`` yet; all on the step thread."""
 
     def __init__(self, sink: Callable[[StepRecord], None]) -> None:
         self._sink = sink
         self._running: StepRecord | None = None
+        self._complete: list[StepRecord] = []
         self._last_num_steps = -1
 
     @property
@@ -76,7 +86,8 @@ class StepRecorder:
         record.accepted_drafts = accepted_drafts
         record.processed_ns = now_ns
         if record.end_ns:
-            self._sink(record)
+            # Nothing launched since: there may be no later step to hand it over with.
+            self._completed(record, at_once=self._running is None)
 
     def end(self, now_ns: int, *, idled: bool) -> None:
         """The next launch is about to happen, or the engine went idle after the step."""
@@ -85,4 +96,16 @@ class StepRecorder:
             return
         record.end_ns = record.processed_ns if idled and record.processed_ns else now_ns
         if record.processed_ns:
+            self._completed(record, at_once=idled)
+
+    def hand_over(self) -> None:
+        """All that is complete goes to the sink."""
+        for record in self._complete:
             self._sink(record)
+        self._complete.clear()
+
+    def _completed(self, record: StepRecord, *, at_once: bool) -> None:
+        complete = self._complete
+        complete.append(record)
+        if at_once or len(complete) >= HAND_OVER_STEPS or record.end_ns - complete[0].end_ns >= HAND_OVER_NS:
+            self.hand_over()

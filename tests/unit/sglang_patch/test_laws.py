@@ -193,6 +193,7 @@ class EngineAndService(RuleBasedStateMachine):
     def counters_add_up(self) -> None:
         if not hasattr(self, "control"):
             return
+        self.control.recorder.hand_over()
         for record in self.control.board.take(4096):
             self.counted[SOURCE_NAMES[record.decision.source]] += 1
             if record.decision.source == FALLBACK:

@@ -1,7 +1,7 @@
 """A record carries the length and the time of its very step, in whichever order they become known."""
 
 from sglang_patch.decision import LEASE, Decision
-from sglang_patch.recorder import StepRecord, StepRecorder
+from sglang_patch.recorder import HAND_OVER_NS, HAND_OVER_STEPS, StepRecord, StepRecorder
 
 
 def record(step: int, start_ns: int) -> StepRecord:
@@ -18,6 +18,7 @@ def test_synchronous_scheduling_times_a_step_to_the_next_launch() -> None:
     assert done == [], "not over before the next launch"
     recorder.end(2_000, idled=False)
     recorder.launch(second)
+    recorder.hand_over()
     assert done == [first]
     assert (first.start_ns, first.end_ns, first.num_steps, first.previous_num_steps) == (1_000, 2_000, 3, -1)
     recorder.launched(second, 5)
@@ -46,5 +47,44 @@ def test_overlap_scheduling_credits_a_late_result_to_its_own_step() -> None:
     recorder.launch(second)
     recorder.launched(second, 0)
     recorder.processed(first, [3, 2], 2_500)
+    recorder.hand_over()
     assert done == [first]
     assert (first.num_steps, first.accepted_drafts, first.end_ns) == (3, [3, 2], 2_000)
+
+
+def run(recorder: StepRecorder, steps: int, duration_ns: int) -> None:
+    for step in range(1, steps + 1):
+        recorder.end(step * duration_ns, idled=False)
+        newest = record(step, step * duration_ns)
+        recorder.launch(newest)
+        recorder.launched(newest, 3)
+        recorder.processed(newest, [1, 0], step * duration_ns + 1)
+
+
+def test_fast_steps_are_handed_over_together_and_in_order() -> None:
+    done: list[StepRecord] = []
+    run(StepRecorder(done.append), HAND_OVER_STEPS, 1_000)
+    assert done == [], "the last one is still running"
+    recorder = StepRecorder(done.append)
+    run(recorder, 2 * HAND_OVER_STEPS + 2, 1_000)
+    assert [one.step_index for one in done] == list(range(1, 2 * HAND_OVER_STEPS + 1))
+    recorder.end(999_000, idled=True)
+    assert len(done) == 2 * HAND_OVER_STEPS + 2, "an engine that idles keeps none back"
+
+
+def test_the_record_of_a_slow_step_waits_for_one_more_at_most() -> None:
+    done: list[StepRecord] = []
+    run(StepRecorder(done.append), 3, HAND_OVER_NS)
+    assert [one.step_index for one in done] == [1, 2]
+
+
+def test_a_result_that_comes_after_the_engine_went_idle_is_handed_over_at_once() -> None:
+    done: list[StepRecord] = []
+    recorder = StepRecorder(done.append)
+    last = record(1, 1_000)
+    recorder.launch(last)
+    recorder.launched(last, 3)
+    recorder.end(2_000, idled=True)
+    assert done == []
+    recorder.processed(last, [1, 0], 2_500)
+    assert done == [last]
