@@ -1,8 +1,9 @@
-"""Inside one scheduler: short slices of steps under our control and of steps at fixed lengths, by turns.
+"""Inside a scheduler: who decides the next few decode steps, and what came of them.
 
-What differs between two processes, where their memory lies and what else runs beside them, is the same for
-all arms here. In a fixed arm the worker keeps one length and none of our hooks does anything; our agent and
-the service are stopped then, so that each arm pays for its own.
+A server plays one variant, or several by turns of a few steps: ours, and fixed lengths. What differs between
+two processes, where their memory lies and what else runs beside them, is the same for all of these. In a
+fixed arm the worker keeps one length and none of our hooks does anything; our agent and the control service
+are stopped then, so that each arm pays for its own.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ import psutil
 from pydantic import BaseModel
 
 from benchmarks.processes import Reins
-from benchmarks.results import Record
-from benchmarks.servers import AGENT
-from benchmarks.turn_clock import WORD_BYTES, map_word
+from benchmarks.results import Slice, Step
+from benchmarks.turn_clock import map_words
 from benchmarks.variants import Variant, VariantKind
 from sglang_patch.control import StepControl
 
@@ -31,53 +31,61 @@ OURS: Final = str(VariantKind.TURBOSPEC)
 # The first step at another length pays for the change, which is the benchmark's doing.
 SETTLE_STEPS: Final = 1
 
+_STEP: Final = "_turbospec_bench_step"
+_SCHEDULER: Final = "sglang.srt.managers.scheduler.Scheduler."
+
 
 class ArmPlan(BaseModel):
-    """What the scheduler is told. lengths: of the fixed arms. switch: a file of one word, the cell that is
-    measured, 0 for none. log: where slices go. service: a word in the control service's command."""
+    """What a scheduler is told.
 
-    lengths: tuple[int, ...]
+    variants: by turns; the first is what the server was launched for. start: which of the benchmark's starts.
+    switch: a file for `Switch`. logs: a folder; each cell's slices go to a file in it. service, agent: words
+    in the commands of what serves ours besides.
+    """
+
+    variants: tuple[str, ...]
     slice_steps: int
     seed: int
+    start: int
     switch: Path
-    log: Path
+    logs: Path
     service: str
+    agent: str
 
+    def log(self, cell: int) -> Path:
+        """Where the slices of one cell are."""
+        return self.logs / f"{cell}.jsonl"
 
-class Steps(Record):
-    """Decode steps of one batch size and length in one slice, from launch to the next launch."""
-
-    batch_size: int
-    num_steps: int
-    steps: int = 0
-    tokens: float = 0
-    seconds: float = 0.0
-
-
-class Slice(Record):
-    """Steps of one arm in a row. In a sweep every arm has one slice."""
-
-    cell: int
-    sweep: int
-    arm: str
-    steps: list[Steps]
+    def read(self, cell: int) -> list[Slice]:
+        """The slices of one cell that are there by now."""
+        log = self.log(cell)
+        lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+        return [Slice.model_validate_json(line) for line in lines]
 
 
 class Switch:
-    """The word that says which cell is measured."""
+    """Two words that benchmark and scheduler share."""
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            path.write_bytes(bytes(WORD_BYTES))
-        self._word = map_word(path)
+        self._words = map_words(path, 2)
 
     @property
     def cell(self) -> int:
-        return self._word[0]
+        """The number of the cell that is measured; 0 for none."""
+        return self._words[0]
 
     @cell.setter
     def cell(self, cell: int) -> None:
-        self._word[0] = cell
+        self._words[0] = cell
+
+    @property
+    def fixed(self) -> bool:
+        """Whether an arm has its turn in which what serves ours besides is stopped."""
+        return bool(self._words[1])
+
+    @fixed.setter
+    def fixed(self, fixed: bool) -> None:
+        self._words[1] = fixed
 
 
 class Arms:
@@ -87,80 +95,93 @@ class Arms:
         self._plan = plan
         self._control_of = control_of
         self._switch = Switch(plan.switch)
-        self._names = (OURS, *(Variant(VariantKind.FIXED, length).label for length in plan.lengths))
-        self._order = _sweeps(self._names, plan.seed)
+        self._settle = SETTLE_STEPS if len(plan.variants) > 1 else 0
         self._aside: Reins | None = None
         self._cell = 0
-        self._sweep, self._arm = 0, OURS
+        self._order = _sweeps(plan.variants, plan.seed)
+        self._requests: dict[str, int] = {}
         self._left = 0
         self._skip = 0
-        self._steps: dict[tuple[int, int], Steps] = {}
-        # The step that runs: launch, batch size, then length and tokens.
+        self._slice: Slice | None = None
+        # Over, but with overlap scheduling the result of its last step is still to come.
+        self._complete: Slice | None = None
+        self._step: Step | None = None
         self._launched_ns = 0
-        self._batch_size = 0
-        self._num_steps = -1
-        self._tokens = 0
 
     def run_batch(
-        self, ours: Callable[..., Any], original: Callable[..., Any], scheduler: Any, batch: Any, *args: Any
+        self, inner: Callable[..., Any], original: Callable[..., Any], scheduler: Any, batch: Any, *args: Any
     ) -> Any:
-        """Around our hook of the same name."""
+        """Around a hook of the same name."""
         self.end_step()
-        decodes = batch.forward_mode.is_decode()
-        control = self._control_of(scheduler)
-        if decodes and control is not None:
-            if self._left == 0:
-                self._next_slice(control)
-            self._left -= 1
-            self._batch_size = len(batch.reqs)
-            self._launched_ns = time.perf_counter_ns()
-        return ours(original, scheduler, batch, *args)
+        if not batch.forward_mode.is_decode():
+            return inner(original, scheduler, batch, *args)
+        if self._left == 0:
+            self._next_slice(self._control_of(scheduler))
+        self._left -= 1
+        self._step = Step(num_steps=0, seconds=0.0, tokens={})
+        self._launched_ns = time.monotonic_ns()
+        result = inner(original, scheduler, batch, *args)
+        setattr(result, _STEP, self._step)
+        return result
 
     def process_batch_result(
         self,
-        ours: Callable[..., Any],
+        inner: Callable[..., Any],
         original: Callable[..., Any],
         scheduler: Any,
         batch: Any,
         result: Any,
         *args: Any,
     ) -> Any:
-        """Around our hook of the same name."""
-        if not self._launched_ns:
-            return ours(original, scheduler, batch, result, *args)
+        """Around a hook of the same name."""
+        step: Step | None = getattr(result, _STEP, None)
+        if step is None:
+            return inner(original, scheduler, batch, result, *args)
         requests = list(batch.reqs)
-        before = sum(map(_output_tokens, requests))
-        returned = ours(original, scheduler, batch, result, *args)
-        self._tokens = sum(map(_output_tokens, requests)) - before
-        self._num_steps = result.speculative_num_draft_tokens - 1
+        before = list(map(_output_tokens, requests))
+        returned = inner(original, scheduler, batch, result, *args)
+        # Without speculation there is no such number.
+        step.num_steps = (result.speculative_num_draft_tokens or 1) - 1
+        for request, had in zip(requests, before, strict=True):
+            number = self._requests.setdefault(request.rid, len(self._requests))
+            step.tokens[number] = _output_tokens(request) - had
         return returned
 
     def end_step(self) -> None:
         """The step that runs is over: another batch is about to be launched, or the engine idles."""
-        if not self._launched_ns:
+        if self._step is None:
             return
-        seconds = (time.perf_counter_ns() - self._launched_ns) / 1e9
-        self._launched_ns = 0
+        self._step.seconds = (time.monotonic_ns() - self._launched_ns) / 1e9
         if self._skip:
             self._skip -= 1
-            return
-        key = (self._batch_size, self._num_steps)
-        steps = self._steps.setdefault(key, Steps(batch_size=key[0], num_steps=key[1]))
-        steps.steps += 1
-        steps.tokens += self._tokens
-        steps.seconds += seconds
+        elif self._slice is not None:
+            self._slice.steps.append(self._step)
+        self._step = None
 
-    def _next_slice(self, control: StepControl) -> None:
+    def _next_slice(self, control: StepControl | None) -> None:
         self._write()
+        # A slice that the end of its cell cut into has an idle engine in it.
+        self._complete = self._slice if self._switch.cell == self._cell else None
+        self._slice = None
         if self._switch.cell != self._cell:
             self._cell = self._switch.cell
-            self._order = _sweeps(self._names, self._plan.seed)
-        self._sweep, self._arm = next(self._order) if self._cell else (0, OURS)
-        self._left = self._plan.slice_steps + SETTLE_STEPS
-        self._skip = SETTLE_STEPS
+            self._order = _sweeps(self._plan.variants, self._plan.seed)
+        sweep, variant = next(self._order) if self._cell else (0, self._plan.variants[0])
+        self._left = self._plan.slice_steps + self._settle
+        self._skip = self._settle
+        if self._cell:
+            server, start = self._plan.variants[0], self._plan.start
+            self._slice = Slice(server=server, start=start, sweep=sweep, variant=variant, steps=[])
+        if control is not None:
+            self._hand_over(control, Variant.parse(variant))
+
+    def _hand_over(self, control: StepControl, variant: Variant) -> None:
         if self._aside is None:
-            self._aside = Reins(_aside(self._plan.service))
-        if self._arm == OURS:
+            self._aside = Reins(_pids(self._plan.agent, self._plan.service))
+        fixed = variant.kind is VariantKind.FIXED
+        # The word first: the benchmark may stop this process anywhere, and goes by it then.
+        self._switch.fixed = fixed
+        if not fixed:
             self._aside.go()
             control.silent = False
             return
@@ -169,30 +190,30 @@ class Arms:
             control.idle()
             control.silent = True
             self._aside.stop()
-        control.num_steps = Variant.parse(self._arm).num_steps
+        control.num_steps = variant.num_steps
 
     def _write(self) -> None:
-        # A slice that the end of its cell cut into has an idle engine in it.
-        if self._cell and self._cell == self._switch.cell and self._steps:
-            slice_ = Slice(
-                cell=self._cell, sweep=self._sweep, arm=self._arm, steps=list(self._steps.values())
-            )
-            with self._plan.log.open("a", encoding="utf-8") as log:
-                log.write(slice_.model_dump_json() + "\n")
-        self._steps = {}
+        if self._complete is not None and self._complete.steps:
+            with self._plan.log(self._cell).open("a", encoding="utf-8") as log:
+                log.write(self._complete.model_dump_json() + "\n")
+        self._complete = None
 
 
 def install() -> None:
-    """Put the arms around our hooks, if the environment has a plan; before SGLang registers the hooks."""
+    """Put the arms around the scheduler's steps, if the environment has a plan; before SGLang has plugins."""
     text = os.environ.get(VARIABLE)
     if not text:
         return
+    plan = ArmPlan.model_validate(json.loads(text))
     # Only now: the CPU kernels must be on the path first.
     from sglang_patch.hooks import attach  # noqa: PLC0415
     from sglang_patch.hooks import scheduler as hooks  # noqa: PLC0415
 
-    arms = Arms(ArmPlan.model_validate(json.loads(text)), attach.control_of)
-    run_batch, process_batch_result, on_idle = hooks.run_batch, hooks.process_batch_result, hooks.on_idle
+    arms = Arms(plan, attach.control_of)
+    ours = OURS in plan.variants
+    run_batch = hooks.run_batch if ours else _call
+    process_batch_result = hooks.process_batch_result if ours else _call
+    on_idle = hooks.on_idle
 
     def run(original: Callable[..., Any], scheduler: Any, batch: Any, *args: Any) -> Any:
         return arms.run_batch(run_batch, original, scheduler, batch, *args)
@@ -204,17 +225,28 @@ def install() -> None:
         arms.end_step()
         on_idle(_result, scheduler)
 
-    hooks.run_batch, hooks.process_batch_result, hooks.on_idle = run, process, idle
+    if ours:
+        hooks.run_batch, hooks.process_batch_result, hooks.on_idle = run, process, idle
+        return
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType  # noqa: PLC0415
+
+    HookRegistry.register(_SCHEDULER + "run_batch", run, HookType.AROUND)
+    HookRegistry.register(_SCHEDULER + "process_batch_result", process, HookType.AROUND)
+    HookRegistry.register(_SCHEDULER + "on_idle", idle, HookType.AFTER)
 
 
-def _sweeps(arms: tuple[str, ...], seed: int) -> Iterator[tuple[int, str]]:
-    """Endless: the number of the sweep, and each arm once in it, in an order of its own."""
+def _call(original: Callable[..., Any], *args: Any) -> Any:
+    return original(*args)
+
+
+def _sweeps(variants: tuple[str, ...], seed: int) -> Iterator[tuple[int, str]]:
+    """Endless: the number of the sweep, and each variant once in it, in an order of its own."""
     draw = random.Random(seed)
     sweep = 0
     while True:
         sweep += 1
-        for arm in draw.sample(arms, len(arms)):
-            yield sweep, arm
+        for variant in draw.sample(variants, len(variants)):
+            yield sweep, variant
 
 
 def _output_tokens(request: Any) -> int:
@@ -223,8 +255,8 @@ def _output_tokens(request: Any) -> int:
     return len(request.output_ids) if finished is None else finished
 
 
-def _aside(service: str) -> list[int]:
+def _pids(agent: str, service: str) -> list[int]:
     """Our agent in this scheduler, and the control service."""
-    mine = [p.pid for p in psutil.Process().children(recursive=True) if AGENT in p.cmdline()]
+    mine = [p.pid for p in psutil.Process().children(recursive=True) if agent in p.cmdline()]
     everybody = psutil.process_iter(["pid", "cmdline"])
     return mine + [p.info["pid"] for p in everybody if service in (p.info["cmdline"] or ())]

@@ -29,6 +29,7 @@ from benchmarks.turns import Pace
 from benchmarks.variants import ALGORITHMS, Variant, VariantKind, variants_for
 from benchmarks.workload import LoadKind
 
+DEFAULT_ARM_STEPS = 8
 QUICK_ROUNDS = 5
 QUICK_WARMUP_S = 2.0
 QUICK_LEARN_S = 5.0
@@ -42,20 +43,6 @@ EXPECTED_FAILURES = (
     grpc.RpcError,
 )
 
-ModelOption = Annotated[
-    list[str] | None, typer.Option(help="knob:SCALE (default 0.02) or smollm2; repeat for more.")
-]
-AlgorithmOption = Annotated[
-    list[str] | None,
-    typer.Option(help="STANDALONE, EAGLE or NGRAM; repeat for more. Default: all the model has a draft for."),
-]
-LoadOption = Annotated[
-    list[LoadKind] | None,
-    typer.Option(help="Repeat for more. Default: knob for knob models, else chat and copy."),
-]
-ClientsOption = Annotated[str, typer.Option(help="Concurrent clients, one cell each.")]
-LengthsOption = Annotated[str, typer.Option(help="Fixed lengths; ours chooses from them and 0.")]
-
 app = typer.Typer(add_completion=False, no_args_is_help=False, help=__doc__)
 
 
@@ -63,18 +50,37 @@ app = typer.Typer(add_completion=False, no_args_is_help=False, help=__doc__)
 def main(
     context: typer.Context,
     *,
-    model: ModelOption = None,
-    algorithm: AlgorithmOption = None,
-    load: LoadOption = None,
-    clients: ClientsOption = "1,4,8",
-    lengths: LengthsOption = "1,2,3,5",
+    model: Annotated[
+        list[str] | None, typer.Option(help="knob:SCALE (default 0.02) or smollm2; repeat for more.")
+    ] = None,
+    algorithm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="STANDALONE, EAGLE or NGRAM; repeat for more. Default: all the model has a draft for."
+        ),
+    ] = None,
+    load: Annotated[
+        list[LoadKind] | None,
+        typer.Option(help="Repeat for more. Default: knob for knob models, else chat and copy."),
+    ] = None,
+    clients: Annotated[str, typer.Option(help="Concurrent clients, one cell each.")] = "1,4,8",
+    lengths: Annotated[str, typer.Option(help="Fixed lengths; ours chooses from them and 0.")] = "1,2,3,5",
     variants: Annotated[
         str, typer.Option(help="Of nospec, fixed, fixed:K, adaptive, turbospec. Default: all.")
     ] = "",
+    arm_steps: Annotated[
+        int | None,
+        typer.Option(
+            "--arms",
+            min=0,
+            help="Decode steps that our server plays ours, then each fixed length, by turns. 0: each fixed "
+            "length has a server of its own, as always on a GPU. Default on a CPU: 8.",
+        ),
+    ] = None,
     starts: Annotated[
         int, typer.Option(min=1, help="Times the servers are started: a process is fast or slow by chance.")
-    ] = 4,
-    rounds: Annotated[int, typer.Option(min=1, help="Of each start; in one, every variant has a turn.")] = 5,
+    ] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Of each start; in one, every variant has a turn.")] = 8,
     seconds: Annotated[
         float, typer.Option(min=0.5, help="Seconds of a turn, at the median speed of the variants.")
     ] = 2.5,
@@ -115,6 +121,7 @@ def main(
             warmup_s=QUICK_WARMUP_S if quick else warmup,
             seed=seed,
             start_parallel=start_parallel,
+            arm_steps=check_arms(arm_steps, device),
         )
         cell_sets = plan_cells(
             [models.prepare(name) for name in model or ["knob:0.02"]],
@@ -186,6 +193,22 @@ def plan_cells(
         for model in prepared
         for name in check_algorithms(model, algorithms)
     ]
+
+
+def check_arms(arm_steps: int | None, device: str) -> int:
+    """Decode steps of an arm.
+
+    Raises:
+        ValueError: arms are asked for on a GPU.
+    """
+    if device == "cpu":
+        return DEFAULT_ARM_STEPS if arm_steps is None else arm_steps
+    if arm_steps:
+        raise ValueError(
+            f"arms={arm_steps}: allowed with device {device} is 0: with overlap scheduling a length changes "
+            "a step after it was decided"
+        )
+    return 0
 
 
 def parse_numbers(name: str, text: str) -> tuple[int, ...]:

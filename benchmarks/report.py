@@ -18,16 +18,21 @@ from benchmarks.workload import LoadKind
 ABSENT = "-"
 WIDTH_WITHOUT_TERMINAL = 200
 NOTES = (
-    "tok/s is goodput: committed output tokens per second, counted by the server, received in the window: "
-    "the mean over the starts, each start's rounds taken together [95 % confidence over the starts]; "
-    "of one start the median of its rounds [95 % confidence].",
-    "Ratios are taken of servers that ran at the same times, start by start, then as above; "
+    "tok/s is goodput: committed output tokens per second. Where fixed lengths are arms of our server it is "
+    "of decode steps, from launch to launch, counted inside the schedulers, texts evened out: a step counts "
+    "the mean tokens of all steps of its batch size and length, whoever chose it. Else it is what clients "
+    "received in their window.",
+    "The mean over the starts, each start's rounds taken together [95 % confidence over the starts]; of one "
+    "start the median of its rounds, or of tenths of its slices. Between arms of one server: all taken "
+    "together [95 % confidence over the tenths].",
+    "Ratios are taken of what ran at the same times, start by start, then as above; "
     "best fixed is the fixed length with the highest goodput in that cell, known only afterwards.",
-    "TPOT: (last - first token) / (tokens - 1) of each answer. ITL: gap between two chunks of an answer, "
-    "each with one token or more. TTFT: from sending to the first chunk. In milliseconds, over all rounds.",
+    "TPOT: seconds per token of an answer; in arms of the part that the arm served. ITL: gap between two "
+    "chunks of an answer, each with one token or more. TTFT: from sending to the first chunk. Milliseconds.",
     "control: microseconds of an engine's life so far; of several starts, that with the highest p99.",
-    "accepted: tokens a request commits per decode step, by the server's own counters. "
-    "equal: outputs identical to nospec's for the same prompt (knob models: fp32, greedy).",
+    "accepted: tokens a request commits per decode step. "
+    "equal: outputs identical to nospec's for the same prompt (knob models: fp32, greedy); arms share the "
+    "answers of the server under control.",
 )
 
 
@@ -72,6 +77,7 @@ def summary_table(cells: list[CellStats]) -> Table:
         "best fixed",
         "best fixed / nospec",
         "turbospec / best fixed",
+        "the same, tokens as they came",
         "turbospec / nospec",
         "turbospec / better of both",
         "adaptive / best fixed",
@@ -85,6 +91,7 @@ def summary_table(cells: list[CellStats]) -> Table:
                 best.label if best else ABSENT,
                 _ratio(best, stats.nospec),
                 _ratio(ours, best),
+                _ratio(ours, best, evened=False) if stats.cell.slices else ABSENT,
                 _ratio(ours, stats.nospec),
                 _ratio(ours, stats.best_plain),
                 _ratio(stats.variants.get(VariantKind.ADAPTIVE), best),
@@ -192,10 +199,10 @@ def _equality(cell: Cell, variant: VariantStats) -> str:
     return f"{variant.outputs_equal}/{variant.outputs_compared}"
 
 
-def _ratio(ours: VariantStats | None, other: VariantStats | None) -> str:
+def _ratio(ours: VariantStats | None, other: VariantStats | None, *, evened: bool = True) -> str:
     if ours is None or other is None:
         return ABSENT
-    return _spread(ours.ratio_to(other), 3) if ours is not other else "1"
+    return _spread(ours.ratio_to(other, evened=evened), 3) if ours is not other else "1"
 
 
 def _spread(spread: Spread | None, digits: int) -> str:

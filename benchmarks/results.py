@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workload import LoadKind
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 class Record(BaseModel):
@@ -83,6 +83,29 @@ class VariantRun(Record):
     control: ControlDelta | None = None
 
 
+class Step(Record):
+    """A decode step, from its launch to the next launch; the tokens that each request's client gets of it."""
+
+    num_steps: int
+    seconds: float
+    tokens: dict[int, float]
+
+    @property
+    def tokens_total(self) -> float:
+        return sum(self.tokens.values())
+
+
+class Slice(Record):
+    """Steps of one variant in a row. In a sweep of a server each variant that it plays has one slice."""
+
+    # The variant that the server was launched for.
+    server: str
+    start: int
+    sweep: int
+    variant: str
+    steps: list[Step]
+
+
 class CellKey(Record):
     """One model, algorithm, kind of load and number of clients."""
 
@@ -93,9 +116,14 @@ class CellKey(Record):
 
 
 class Cell(CellKey):
-    """What was measured of it."""
+    """What was measured of it.
+
+    runs: by the clients, of every variant that has a server of its own. slices: by the schedulers, of all;
+    none where every variant has a server of its own.
+    """
 
     runs: list[VariantRun] = []
+    slices: list[Slice] = []
 
 
 class Environment(Record):

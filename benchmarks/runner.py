@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import arms as arms_module
 from benchmarks.admin import Admin, control_delta
+from benchmarks.arms import ArmPlan, Switch
 from benchmarks.load import measure_seconds
 from benchmarks.models import Model
 from benchmarks.report import cell_name
-from benchmarks.results import BenchResult, Cell
-from benchmarks.servers import Server, ServerSet, Setup, control_session, reset_server, server_capacity
+from benchmarks.results import BenchResult, Cell, Slice
+from benchmarks.servers import (
+    AGENT,
+    READY_FILE,
+    Server,
+    ServerSet,
+    Setup,
+    control_session,
+    reset_server,
+    server_capacity,
+)
 from benchmarks.stats import Window
-from benchmarks.turns import LoadedServer, Pace, Work, loaded, play_round, shuffled
-from benchmarks.variants import Variant, VariantKind, plan_groups
+from benchmarks.turns import LoadedServer, Pace, Share, Work, loaded, play_round, shuffled
+from benchmarks.variants import Variant, VariantKind, hosts, plan_groups
 from benchmarks.workload import LoadKind, prompts
 from turbospec.v1.admin_pb2 import EngineStatus
 
@@ -39,6 +51,8 @@ class Plan:
     warmup_s: float
     seed: int
     start_parallel: int
+    # Decode steps of an arm that count until the next has its turn; 0: every variant has a server of its own.
+    arm_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,35 @@ class CellSet:
     lengths: tuple[int, ...]
     loads: tuple[LoadKind, ...]
     clients: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A cell on servers that have been started: the number of the start, and the cell's among theirs.
+
+    arms: what each server plays, by the variant it was launched for; none if only its clients measure.
+    """
+
+    cell: Cell
+    start: int
+    number: int
+    arms: Mapping[str, ArmPlan]
+    switches: Mapping[str, Switch]
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """What each server plays, for its turns."""
+        return {label: Share(len(plan.variants), self.switches[label]) for label, plan in self.arms.items()}
+
+    def measure(self, *, on: bool) -> None:
+        """What the schedulers do counts, or no longer."""
+        for switch in self.switches.values():
+            switch.cell = self.number if on else 0
+
+    def collect(self, earlier: Sequence[Slice]) -> None:
+        """Take what the schedulers have logged by now, after what earlier starts brought."""
+        mine = [slice_ for plan in self.arms.values() for slice_ in plan.read(self.number)]
+        self.cell.slices = [*earlier, *mine]
 
 
 class Runner:
@@ -88,33 +131,42 @@ class Runner:
                 Cell(model=cells.model.name, algorithm=cells.algorithm, load=load, clients=clients)
                 for load, clients in combinations
             ]
-            groups = plan_groups(list(cells.variants), server_capacity())
+            launched = hosts(cells.variants, arms=self._plan.arm_steps > 0)
+            groups = plan_groups(list(launched), server_capacity())
             if len(groups) > 1:
                 self._say(f"not all servers fit into memory: {len(groups)} groups of up to {len(groups[0])}")
             for number, group in enumerate(groups * self._plan.starts):
-                await self._run_group(cells, mine, number, group)
+                await self._run_group(cells, mine, number, {variant: launched[variant] for variant in group})
 
-    async def _run_group(self, cells: CellSet, mine: list[Cell], number: int, group: list[Variant]) -> None:
+    async def _run_group(
+        self, cells: CellSet, mine: list[Cell], number: int, group: dict[Variant, tuple[Variant, ...]]
+    ) -> None:
         name = f"{cells.model.name.replace(':', '-')}-{cells.algorithm.lower()}-{number}"
+        directory = (self._directory / name).absolute()
+        arms = self._arms(directory, number, group)
         setup = Setup(
             model=cells.model,
             algorithm=cells.algorithm,
             lengths=cells.lengths,
             device=self._device,
-            directory=self._directory / name,
+            directory=directory,
             extra_flags=self._flags,
             launcher=LAUNCHER,
+            variant_environment={
+                label: {arms_module.VARIABLE: plan.model_dump_json()} for label, plan in arms.items()
+            },
         )
         # What a process is dealt may depend on who started before it: nobody is always the last.
-        order = shuffled(group, f"{self._plan.seed}/start/{number}")
+        order = shuffled(list(group), f"{self._plan.seed}/start/{number}")
         self._say(f"{cells.model.name} {cells.algorithm}: starting {', '.join(v.label for v in order)}")
+        switches = {label: Switch(plan.switch) for label, plan in arms.items()}
         async with (
             ServerSet(setup, order, self._plan.start_parallel) as servers,
             control_session() as session,
         ):
             if self._device == "cpu":
                 servers.share_core()
-            for cell in mine:
+            for index, cell in enumerate(mine, start=1):
                 if not cell.runs:
                     self._result.cells.append(cell)
                 self._say(f"{cell_name(cell)}: warming up")
@@ -122,27 +174,56 @@ class Runner:
                     if server.variant.learns:
                         await self._learn(server, cell, cells.model.vocabulary_size)
                     await reset_server(session, server.base_url)
-                await self._run_cell(servers, cell, number, cells.model.vocabulary_size, cells.lengths[-1])
+                measured = Measured(cell, number, index, arms, switches)
+                await self._run_cell(servers, measured, cells.model.vocabulary_size, cells.lengths[-1])
+
+    def _arms(
+        self, directory: Path, start: int, group: Mapping[Variant, Sequence[Variant]]
+    ) -> dict[str, ArmPlan]:
+        """What each server plays, by the label of the variant it is launched for."""
+        if not self._plan.arm_steps:
+            return {}
+        plans = {}
+        for variant, played in group.items():
+            logs = directory / f"{variant.label.replace(':', '-')}.slices"
+            shutil.rmtree(logs, ignore_errors=True)
+            logs.mkdir(parents=True)
+            plans[variant.label] = ArmPlan(
+                variants=tuple(one.label for one in played),
+                slice_steps=self._plan.arm_steps,
+                seed=self._plan.seed + start,
+                start=start,
+                switch=logs / "switch",
+                logs=logs,
+                service=str(directory / READY_FILE),
+                agent=AGENT,
+            )
+        return plans
 
     async def _learn(self, server: Server, cell: Cell, vocabulary_size: int) -> None:
         source = prompts(cell.load, f"{self._plan.seed}/{cell.load}/{cell.clients}/learn", vocabulary_size)
         await measure_seconds(server.base_url, source, cell.clients, 0.0, self._plan.learn_s)
 
     async def _run_cell(
-        self, servers: ServerSet, cell: Cell, group: int, vocabulary_size: int, longest: int
+        self, servers: ServerSet, measured: Measured, vocabulary_size: int, longest: int
     ) -> None:
+        cell, start = measured.cell, measured.start
         seed = f"{self._plan.seed}/{cell.load}/{cell.clients}"
-        before = list(cell.runs)
-        async with loaded(servers, cell.load, seed, vocabulary_size) as players:
+        before, earlier = list(cell.runs), list(cell.slices)
+        async with loaded(servers, cell.load, seed, vocabulary_size, measured.shares) as players:
             work = await self._warm_up(players, cell.clients, longest)
             counted = await self._control(servers, players)
+            measured.measure(on=True)
             for number in range(self._plan.rounds):
-                await play_round(players, servers, number, work, f"{seed}/{group}/{number}")
-                cell.runs = before + [run for player in players for run in player.runs(group)]
+                await play_round(players, servers, number, work, f"{seed}/{start}/{number}")
+                cell.runs = before + [run for player in players for run in player.runs(start)]
+                measured.collect(earlier)
                 await asyncio.to_thread(self._result.save, self._output)
                 done = f"round {number + 1}/{self._plan.rounds}"
-                self._say(f"{cell_name(cell)}: {done}, {_speeds(cell, group, number)}")
+                self._say(f"{cell_name(cell)}: {done}, {_speeds(cell, start, number)}")
+            measured.measure(on=False)
             await self._count_control(servers, players, cell, counted)
+        measured.collect(earlier)
         await asyncio.to_thread(self._result.save, self._output)
 
     async def _warm_up(self, players: Sequence[LoadedServer], clients: int, longest: int) -> Work:
@@ -175,6 +256,8 @@ class Runner:
                 continue
             with player.awake():
                 await asyncio.sleep(TELEMETRY_SETTLE_S)
+            # A fixed arm may have had its turn.
+            player.wake_aside()
             now = (await self._control(servers, [player]))[label]
             # The newest: runs of earlier starts carry what was counted in those.
             mine = [run for run in cell.runs if run.variant == label]
@@ -183,7 +266,7 @@ class Runner:
 
 
 def _speeds(cell: Cell, group: int, number: int) -> str:
-    """Tokens a second of every variant in one round."""
+    """Tokens a second of every server in one round."""
     mine = (run for run in cell.runs if (run.group, run.round) == (group, number))
     runs = sorted(mine, key=lambda run: run.variant)
     return "tok/s: " + ", ".join(f"{run.variant} {Window.of(run).tokens_per_s:.1f}" for run in runs)

@@ -43,6 +43,8 @@ COMMON_FLAGS = (
 )
 # A benchmark starts cold, and leaves nothing to the next.
 BENCH_SERVICE_FLAGS = ("--store", "", "--lease-valid-for-ms", str(LEASE_VALID_FOR_MS))
+# The control service names itself by it, once it can be reached.
+READY_FILE = "control.ready"
 # As SGLang names the process that runs the model.
 SCHEDULER = "sglang::scheduler"
 # A word in the command of our agent.
@@ -70,6 +72,8 @@ class Setup:
     launcher: str = "sglang_patch.launch"
     common_flags: tuple[str, ...] = COMMON_FLAGS
     environment: Mapping[str, str] = field(default_factory=dict)
+    # The environment of single variants, by label.
+    variant_environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     start_timeout_s: float = START_TIMEOUT_S
 
     def argv(self, variant: Variant, port: int) -> list[str]:
@@ -90,7 +94,7 @@ def server_environment(
     setup: Setup, variant: Variant, control_address: str | None, engine_id: str
 ) -> dict[str, str]:
     """What `variant` needs in its environment beyond ours."""
-    ours = dict(setup.environment)
+    ours = dict(setup.environment) | dict(setup.variant_environment.get(variant.label, {}))
     if variant.kind is VariantKind.TURBOSPEC:
         assert control_address is not None, "turbospec needs a control service"
         ours["TURBOSPEC_CONTROL_ADDRESS"] = control_address
@@ -232,7 +236,7 @@ async def start_control_service(
     directory: Path, processes: list[ManagedProcess], flags: Sequence[str] = BENCH_SERVICE_FLAGS
 ) -> tuple[ManagedProcess, str]:
     """Start the service, put it into `processes` at once, return it and its address when it is ready."""
-    ready_file = directory / "control.ready"
+    ready_file = directory / READY_FILE
     ready_file.unlink(missing_ok=True)
     argv = [
         *(sys.executable, "-m", "control_service", "--ready-file", str(ready_file)),

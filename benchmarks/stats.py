@@ -6,12 +6,13 @@ import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from scipy.special import stdtrit
 
 from benchmarks.results import Cell, Quantiles, RequestRecord, VariantRun
+from benchmarks.slices import SliceStats, evened, slice_stats
 from benchmarks.variants import Variant, VariantKind
 
 # A shorter answer says little about the time per token; one cut off by the window's end counts if longer.
@@ -64,8 +65,14 @@ class Spread:
         """
         if len(values) < 2:
             return None
-        middle = statistics.fmean(values)
-        reach = float(stdtrit(len(values) - 1, TAIL)) * statistics.stdev(values) / math.sqrt(len(values))
+        return cls.about(statistics.fmean(values), values)
+
+    @classmethod
+    def about(cls, middle: float, values: Sequence[float]) -> Spread:
+        """Of the whole, whose parts have these values: the interval is Student's t over the parts."""
+        reach = math.inf
+        if len(values) > 1:
+            reach = float(stdtrit(len(values) - 1, TAIL)) * statistics.stdev(values) / math.sqrt(len(values))
         return cls(middle, middle - reach, middle + reach, len(values))
 
 
@@ -88,7 +95,7 @@ def percentile(values: Iterable[float], percent: float) -> float | None:
 class Window:
     """What came in so many seconds. Windows add up."""
 
-    tokens: int
+    tokens: float
     seconds: float
 
     @property
@@ -110,7 +117,12 @@ class VariantStats:
     """One variant in one cell; latencies in seconds, pooled over all runs."""
 
     label: str
+    # The variant whose server played it.
+    server: str
+    # By start, and round or part; texts evened out if it was measured in slices.
     windows: dict[RunKey, Window]
+    # The same with the tokens as they came.
+    plain_windows: dict[RunKey, Window]
     # (last - first token) / (tokens - 1) of every answer.
     tpot_s: list[float]
     # Gaps between chunks that carried tokens, however many: what a reader sees.
@@ -128,10 +140,23 @@ class VariantStats:
         its rounds."""
         return self._spread(self.windows, self._tokens_per_s)
 
-    def ratio_to(self, other: VariantStats) -> Spread | None:
-        """Goodput over that of `other` in the rounds that both have: the same seconds, the same prompts."""
-        shared = {key for key in self.windows.keys() & other.windows.keys() if other.windows[key].tokens}
-        return self._spread(shared, lambda keys: self._tokens_per_s(keys) / other._tokens_per_s(keys))
+    def ratio_to(self, other: VariantStats, *, evened: bool = True) -> Spread | None:
+        """Goodput over that of `other` in the rounds that both have: the same seconds, the same prompts.
+
+        evened: False for the tokens as they came.
+        """
+        mine, theirs = (one.windows if evened else one.plain_windows for one in (self, other))
+        shared = [key for key in sorted(mine.keys() & theirs.keys()) if theirs[key].tokens]
+
+        def value(keys: Iterable[RunKey]) -> float:
+            kept = list(keys)
+            first, second = (Window.total(windows[key] for key in kept) for windows in (mine, theirs))
+            return first.tokens_per_s / second.tokens_per_s
+
+        if shared and self.server == other.server:
+            # The same process: nothing that a start deals differs between them.
+            return Spread.about(value(shared), [value([key]) for key in shared])
+        return self._spread(shared, value)
 
     def _tokens_per_s(self, keys: Iterable[RunKey]) -> float:
         return Window.total(self.windows[key] for key in keys).tokens_per_s
@@ -180,10 +205,17 @@ class CellStats:
 
 def cell_stats(cell: Cell) -> CellStats:
     """Derive the numbers of one cell from its runs."""
-    labels = sorted({run.variant for run in cell.runs}, key=_order)
+    sliced = slice_stats(cell.slices), slice_stats(evened(cell.slices))
+    labels = sorted({run.variant for run in cell.runs} | sliced[0].keys(), key=_order)
     reference = _digests(run for run in cell.runs if run.variant == VariantKind.NOSPEC)
-    runs = {label: [run for run in cell.runs if run.variant == label] for label in labels}
-    return CellStats(cell, {label: _variant_stats(label, runs[label], reference) for label in labels})
+    variants = {}
+    for label in labels:
+        runs = [run for run in cell.runs if run.variant == label]
+        stats = _variant_stats(label, runs, reference)
+        if label in sliced[0]:
+            stats = _in_slices(stats, *(by_label[label] for by_label in sliced))
+        variants[label] = stats
+    return CellStats(cell, variants)
 
 
 def window_tokens(run: VariantRun) -> int:
@@ -245,9 +277,12 @@ def control_stats(runs: Sequence[VariantRun]) -> ControlStats | None:
 def _variant_stats(label: str, runs: list[VariantRun], reference: dict[tuple[int, ...], str]) -> VariantStats:
     digests = _digests(runs)
     compared = digests.keys() & reference.keys()
+    windows = {(run.group, run.round): Window.of(run) for run in runs}
     return VariantStats(
         label=label,
-        windows={(run.group, run.round): Window.of(run) for run in runs},
+        server=label,
+        windows=windows,
+        plain_windows=windows,
         tpot_s=[tpot for run in runs for request in run.requests if (tpot := _tpot_s(request)) is not None],
         itl_s=[gap for run in runs for gap in _itl_s(run)],
         ttft_s=[
@@ -260,6 +295,22 @@ def _variant_stats(label: str, runs: list[VariantRun], reference: dict[tuple[int
         mean_accepted_length=_mean_accepted_length(runs),
         outputs_equal=sum(digests[key] == reference[key] for key in compared),
         outputs_compared=len(compared),
+    )
+
+
+def _in_slices(stats: VariantStats, plain: SliceStats, even: SliceStats) -> VariantStats:
+    """What only clients see, and the rest of it from inside the scheduler."""
+    windows, plain_windows = (
+        {key: Window(part.tokens, part.seconds) for key, part in one.parts.items()} for one in (even, plain)
+    )
+    return replace(
+        stats,
+        server=plain.server,
+        windows=windows,
+        plain_windows=plain_windows,
+        tpot_s=plain.tpot_s(MIN_TPOT_TOKENS),
+        itl_s=plain.itl_s,
+        mean_accepted_length=plain.mean_accepted_length,
     )
 
 

@@ -23,8 +23,8 @@ class TurnClock:
     """Time of one server, as its benchmark keeps it."""
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(WORD_BYTES))
-        self._paused_ns = map_word(path)
+        path.unlink(missing_ok=True)
+        self._paused_ns = map_words(path, 1)
         self._stopped_at_ns: int | None = None
 
     def stop(self) -> None:
@@ -46,7 +46,7 @@ class TurnClock:
 
 def reader(path: Path) -> Callable[[], int]:
     """A `monotonic_ns` by the clock at `path`, for the server."""
-    paused_ns, monotonic_ns = map_word(path), time.monotonic_ns
+    paused_ns, monotonic_ns = map_words(path, 1), time.monotonic_ns
 
     def turn_ns() -> int:
         return monotonic_ns() - paused_ns[0]
@@ -63,7 +63,8 @@ def install() -> None:
         time.monotonic_ns = reader(Path(path))
 
 
-def map_word(path: Path) -> memoryview[int]:
-    """A file of one word, as memory that all who map it share."""
-    with path.open("r+b") as file:
-        return memoryview(mmap.mmap(file.fileno(), WORD_BYTES)).cast("q")
+def map_words(path: Path, count: int) -> memoryview[int]:
+    """A file of so many words, as memory that all who map it share; made if it is not there, of zeros."""
+    with path.open("a+b") as file:
+        file.truncate(count * WORD_BYTES)
+        return memoryview(mmap.mmap(file.fileno(), count * WORD_BYTES)).cast("q")

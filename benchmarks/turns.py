@@ -8,6 +8,9 @@ A turn is so many tokens, not so many seconds: the n-th turn of every server gen
 same answers, with the same prefills between them. What a text lets a drafter guess, or how many prompts fall
 into a turn, then is no difference between servers.
 
+A server that plays several variants has as many slices, and a turn as many times as long; which steps are
+whose is decided inside it (`benchmarks.arms`).
+
 What belongs to ours besides SGLang, the agent and the control service, runs in its slices only, so that
 nobody else pays for it. Outside of rounds both are awake, as beside an idle engine: stopped for many seconds,
 they would lose their connection.
@@ -18,11 +21,12 @@ from __future__ import annotations
 import itertools
 import random
 import statistics
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Final, Self, TypeVar
 
+from benchmarks.arms import Switch
 from benchmarks.load import TIME_DIGITS, LoadGenerator
 from benchmarks.processes import Reins
 from benchmarks.results import RequestRecord, VariantRun
@@ -47,14 +51,38 @@ class Turn:
     foreign_cores: float
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """How many variants a server plays, and what says that one of them has its turn which is not ours."""
+
+    variants: int = 1
+    switch: Switch | None = None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether what serves ours besides has to stay stopped."""
+        return self.switch is not None and self.switch.fixed
+
+
+ALONE: Final = Share()
+
+
 class LoadedServer:
     """A server under its own continuous load, stopped outside its slices.
 
     engine: its processes. aside: those that serve it beside the engine.
     """
 
-    def __init__(self, server: Server, load: LoadGenerator, engine: Reins, aside: Sequence[Reins]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        load: LoadGenerator,
+        engine: Reins,
+        aside: Sequence[Reins],
+        share: Share = ALONE,
+    ) -> None:
         self.server = server
+        self.share = share
         self._load = load
         self._clock = server.clock
         self._engine = engine
@@ -90,21 +118,29 @@ class LoadedServer:
 
     def begin_turn(self, tokens: int) -> None:
         """A round begins."""
-        self._next_token += tokens
+        self._next_token += self.share.variants * tokens
         self._load.aim(self._next_token)
         for reins in self._aside:
             reins.stop()
 
     async def play(self, seconds: float) -> float | None:
         """Run for a slice of the turn. Returns when the turn ended; None if it goes on."""
-        for reins in self._aside:
-            reins.go()
+        if not self.share.fixed:
+            self.wake_aside()
         with self.awake():
             end_s = await self._load.run_to_goal(seconds)
-        if end_s is None:
+        # The turn's end finds them as the beginning did: awake.
+        if end_s is not None:
+            self.wake_aside()
+        else:
             for reins in self._aside:
                 reins.stop()
         return end_s
+
+    def wake_aside(self) -> None:
+        """Let what serves it beside the engine go on."""
+        for reins in self._aside:
+            reins.go()
 
     def end_turn(self, number: int, end_s: float, foreign_cores: float) -> None:
         """The round is over for everybody."""
@@ -140,9 +176,8 @@ async def play_round(
         left = [player for player in players if player not in ends_s]
         if not left:
             break
-        for player in shuffled(left, f"{seed}/{sweep}"):
-            end_s = await player.play(work.slice_s)
-            if end_s is not None:
+        for player in shuffled([p for p in left for _ in range(p.share.variants)], f"{seed}/{sweep}"):
+            if player not in ends_s and (end_s := await player.play(work.slice_s)) is not None:
                 ends_s[player] = end_s
     foreign_cores = round(cpu.foreign_cores(servers.read_cpu()), 3)
     for player in players:
@@ -157,7 +192,7 @@ class Pace:
     slice_s: float
 
     def work(self, tokens_per_s: Sequence[float], burst_tokens: int) -> Work:
-        """What all servers do in a turn.
+        """What all servers do in a turn, for each variant that they play.
 
         tokens_per_s: the speed of each. burst_tokens: what a step may bring all at once, so that a turn
         begins or ends that much too early or late; on a slow machine that is soon as much as comes in the
@@ -177,9 +212,16 @@ class Work:
 
 @asynccontextmanager
 async def loaded(
-    servers: ServerSet, kind: LoadKind, seed: str, vocabulary_size: int
+    servers: ServerSet,
+    kind: LoadKind,
+    seed: str,
+    vocabulary_size: int,
+    shares: Mapping[str, Share],
 ) -> AsyncIterator[list[LoadedServer]]:
-    """Servers ready to take turns, all stopped; they run again when the block is left."""
+    """Servers ready to take turns, all stopped; they run again when the block is left.
+
+    shares: by the label of the server; one that is not there plays itself alone.
+    """
     async with AsyncExitStack() as stack:
         players = []
         for server in servers.servers:
@@ -188,10 +230,19 @@ async def loaded(
             players.append((server, load))
         # Left first, so that the servers are awake to notice which answers their clients give up.
         with ExitStack() as held:
-            yield [_hold(servers, server, load, held) for server, load in players]
+            yield [
+                _hold(servers, server, load, held, shares.get(server.variant.label, ALONE))
+                for server, load in players
+            ]
 
 
-def _hold(servers: ServerSet, server: Server, load: LoadGenerator, held: ExitStack) -> LoadedServer:
+def _hold(
+    servers: ServerSet,
+    server: Server,
+    load: LoadGenerator,
+    held: ExitStack,
+    share: Share,
+) -> LoadedServer:
     """The server, stopped until `held` is closed."""
     ours = server.variant.kind is VariantKind.TURBOSPEC
     engine = held.enter_context(closing(server.process.reins(spare=AGENT)))
@@ -201,7 +252,7 @@ def _hold(servers: ServerSet, server: Server, load: LoadGenerator, held: ExitSta
     held.callback(server.clock.go)
     engine.stop()
     server.clock.stop()
-    return LoadedServer(server, load, engine, aside)
+    return LoadedServer(server, load, engine, aside, share)
 
 
 def shuffled(players: Sequence[Player], seed: str) -> list[Player]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,6 +64,22 @@ def variants_for(algorithm: str, lengths: tuple[int, ...]) -> list[Variant]:
     if algorithm == "EAGLE":
         variants.append(Variant(VariantKind.ADAPTIVE))
     return [*variants, Variant(VariantKind.TURBOSPEC)]
+
+
+def hosts(variants: Sequence[Variant], *, arms: bool) -> dict[Variant, tuple[Variant, ...]]:
+    """The variants that are launched, and what each of them plays, itself first.
+
+    arms: whether our server plays the fixed lengths too.
+    """
+    ours = next((variant for variant in variants if variant.kind is VariantKind.TURBOSPEC), None)
+    fixed = tuple(variant for variant in variants if variant.kind is VariantKind.FIXED)
+    if not arms or ours is None:
+        return {variant: (variant,) for variant in variants}
+    return {
+        variant: (variant, *fixed) if variant is ours else (variant,)
+        for variant in variants
+        if variant not in fixed
+    }
 
 
 def speculation_flags(

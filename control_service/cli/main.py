@@ -289,15 +289,6 @@ def engine(ctx: typer.Context) -> None:
 
 
 @bench_app.command(context_settings=_PASS_ON)
-def inside(ctx: typer.Context) -> None:
-    """Compare control with fixed lengths inside one server.
-
-    Its flags: turbospec bench inside --help.
-    """
-    _become("benchmarks.inside", ctx.args)
-
-
-@bench_app.command(context_settings=_PASS_ON)
 def core(ctx: typer.Context) -> None:
     """Time decisions and observed steps on one core.
 

@@ -1,5 +1,7 @@
 """Small records for the tests of statistics and reports."""
 
+from collections.abc import Sequence
+
 from benchmarks.results import (
     BenchResult,
     Cell,
@@ -7,6 +9,7 @@ from benchmarks.results import (
     Environment,
     Quantiles,
     RequestRecord,
+    Slice,
     VariantRun,
 )
 from benchmarks.workload import LoadKind
@@ -56,8 +59,15 @@ def run(
     )
 
 
-def cell(*runs: VariantRun, model: str = "knob:0.02", load: LoadKind = LoadKind.KNOB) -> Cell:
-    return Cell(model=model, algorithm="STANDALONE", load=load, clients=1, runs=list(runs))
+def cell(
+    *runs: VariantRun,
+    model: str = "knob:0.02",
+    load: LoadKind = LoadKind.KNOB,
+    slices: Sequence[Slice] = (),
+) -> Cell:
+    return Cell(
+        model=model, algorithm="STANDALONE", load=load, clients=1, runs=list(runs), slices=list(slices)
+    )
 
 
 def control(steps: int, **changes: object) -> ControlDelta:

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.engine import app, check_algorithms, choose_variants, parse_numbers
+from benchmarks.engine import (
+    DEFAULT_ARM_STEPS,
+    app,
+    check_algorithms,
+    check_arms,
+    choose_variants,
+    parse_numbers,
+)
 from benchmarks.models import Model
 from benchmarks.workload import LoadKind
 from tests.unit.benchmarks.builders import cell, result, run
@@ -14,6 +21,13 @@ KNOB = Model(
     "knob:0.02", Path("/t"), "float32", (LoadKind.KNOB,), {"STANDALONE": Path("/d"), "EAGLE": Path("/e")}
 )
 SMOLLM2 = Model("smollm2", Path("/t"), "bfloat16", (LoadKind.CHAT, LoadKind.COPY))
+
+
+def test_arms_are_for_a_cpu_only() -> None:
+    assert [check_arms(None, "cpu"), check_arms(0, "cpu"), check_arms(4, "cpu")] == [DEFAULT_ARM_STEPS, 0, 4]
+    assert [check_arms(None, "cuda"), check_arms(0, "cuda")] == [0, 0]
+    with pytest.raises(ValueError, match="arms=8: allowed with device cuda is 0"):
+        check_arms(8, "cuda")
 
 
 def test_numbers_are_sorted_and_unique() -> None:

@@ -10,13 +10,14 @@ from typing import cast
 
 import pytest
 
+from benchmarks.arms import Switch
 from benchmarks.load import LoadGenerator
 from benchmarks.processes import CpuMeter, Reins
 from benchmarks.results import RequestRecord
 from benchmarks.servers import Server, ServerSet
 from benchmarks.stats import window_tokens
 from benchmarks.turn_clock import TurnClock
-from benchmarks.turns import LoadedServer, Pace, Work, cut, play_round, shuffled
+from benchmarks.turns import LoadedServer, Pace, Share, Work, cut, play_round, shuffled
 from benchmarks.workload import LoadKind, prompts
 from tests.unit.benchmarks.sse_server import ScriptedServer, serving
 
@@ -88,7 +89,7 @@ class Gate:
 
 
 @dataclass
-class Switch:
+class Aside:
     """Stands for the reins of what a server has aside."""
 
     running: bool = True
@@ -100,13 +101,17 @@ class Switch:
         self.running = True
 
 
-async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("variants", [1, 2])
+async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_answers(
+    tmp_path: Path, variants: int
+) -> None:
+    """Of one that plays two variants they are twice as long."""
     work = Work(tokens=120, slice_s=0.02)
     watched = cast(
         "ServerSet", SimpleNamespace(require_alive=lambda: None, read_cpu=lambda: CpuMeter.read([]))
     )
     gates: list[Gate] = []
-    loads, players, aside = [], [], Switch()
+    loads, players, aside = [], [], Aside()
     async with AsyncExitStack() as stack:
         for number, chunks in enumerate(((1,) * 30, (5,) * 6)):
             gate, clock = Gate(gates), TurnClock(tmp_path / str(number))
@@ -116,8 +121,9 @@ async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_an
             source = prompts(LoadKind.KNOB, "test", 1024)
             load = await stack.enter_async_context(LoadGenerator(script.base_url, source, clock.now_s))
             server = cast("Server", SimpleNamespace(variant=SimpleNamespace(label=str(number)), clock=clock))
+            share = Share(variants if number else 1)
             besides = [cast("Reins", aside)] if number else []
-            players.append(LoadedServer(server, load, cast("Reins", gate), besides))
+            players.append(LoadedServer(server, load, cast("Reins", gate), besides, share))
             gates.append(gate)
             loads.append(load)
         began_s = time.monotonic()
@@ -137,13 +143,41 @@ async def test_turns_of_servers_of_any_speed_are_the_same_stretch_of_the_same_an
         for player, load in zip(players, loads, strict=True):
             runs = player.runs(0)
             # Whole chunks: up to one more or less at either end.
-            assert [window_tokens(run) for run in runs] == pytest.approx([120] * 3, abs=5)
+            assert [window_tokens(run) for run in runs] == pytest.approx(
+                [120 * player.share.variants] * 3, abs=5
+            )
             assert [run.window_end_s for run in runs[:-1]] == [run.window_start_s for run in runs[1:]]
             begins.append([tokens_before(load, run.window_start_s) for run in runs])
-        assert begins[0] == pytest.approx(begins[1], abs=5)
+        assert begins[0][0] == pytest.approx(begins[1][0], abs=5)
+        assert variants > 1 or begins[0] == pytest.approx(begins[1], abs=5)
         # Each has a clock of its own, which stood still while the other ran.
         assert sum(load.now_s for load in loads) <= passed_s
 
 
 def tokens_before(load: LoadGenerator, end_s: float) -> int:
     return sum(sum(part.chunk_tokens) for part in cut(load.records, 0.0, end_s))
+
+
+async def test_what_serves_ours_besides_stays_stopped_while_a_fixed_arm_has_its_turn(tmp_path: Path) -> None:
+    aside, switch = Aside(), Switch(tmp_path / "switch")
+    script = ScriptedServer(chunks=(1,) * 1000, pause_s=0.002)
+    async with serving(script):
+        source = prompts(LoadKind.KNOB, "test", 1024)
+        async with LoadGenerator(script.base_url, source) as load:
+            server = cast("Server", SimpleNamespace(clock=TurnClock(tmp_path / "clock")))
+            engine = cast("Reins", Aside())
+            player = LoadedServer(server, load, engine, [cast("Reins", aside)], Share(2, switch))
+            load.resize(1)
+            player.begin_turn(10_000)
+            assert not aside.running
+            seen = []
+            for fixed in (False, True):
+                switch.fixed = fixed
+                slice_ = asyncio.create_task(player.play(0.05))
+                await asyncio.sleep(0.02)
+                seen.append(aside.running)
+                assert await slice_ is None
+                assert not aside.running
+            assert seen == [True, False]
+            player.wake_aside()
+            assert aside.running

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.variants import ALGORITHMS, Variant, VariantKind, plan_groups, speculation_flags, variants_for
+from benchmarks.variants import (
+    ALGORITHMS,
+    Variant,
+    VariantKind,
+    hosts,
+    plan_groups,
+    speculation_flags,
+    variants_for,
+)
 
 LENGTHS = (1, 2, 3, 5)
 ANCHORS = {Variant(VariantKind.NOSPEC), Variant(VariantKind.TURBOSPEC)}
@@ -88,3 +96,23 @@ def test_groups_fit_hold_everything_and_always_have_both_references(
 def test_memory_for_nothing_but_the_references_is_refused() -> None:
     with pytest.raises(ValueError, match="3 are needed"):
         plan_groups(variants_for("NGRAM", LENGTHS), 2)
+
+
+def test_our_server_plays_the_fixed_lengths_too_if_there_is_one() -> None:
+    variants = variants_for("EAGLE", (1, 3))
+    alone = {variant.label: (variant.label,) for variant in variants}
+    labels = {
+        arms: {
+            host.label: tuple(one.label for one in played)
+            for host, played in hosts(variants, arms=arms).items()
+        }
+        for arms in (False, True)
+    }
+    assert labels[False] == alone
+    assert labels[True] == {
+        "nospec": ("nospec",),
+        "adaptive": ("adaptive",),
+        "turbospec": ("turbospec", "fixed:1", "fixed:3"),
+    }
+    fixed = [variant for variant in variants if variant.kind is VariantKind.FIXED]
+    assert list(hosts(fixed, arms=True)) == fixed
