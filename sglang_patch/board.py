@@ -279,6 +279,11 @@ class Board:
         self._bytes[at : at + len(lengths)] = lengths
         words[_LEASE_SEQ] = sequence
 
+    @property
+    def records(self) -> int:
+        """How many are to be taken."""
+        return self._words[_HEAD] - self._words[_TAIL]
+
     def take(self, limit: int) -> list[StepRecord]:
         """Up to ``limit`` records, oldest first."""
         words = self._words

@@ -35,6 +35,10 @@ from turbospec.v1.control_pb2 import EngineProfile
 logger = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 512
+# An export costs agent and service milliseconds of a core, whatever is in it: where steps are slow it waits
+# until there are so many, or so many intervals have passed.
+WORTHWHILE_RECORDS: Final = 8
+LONGEST_INTERVALS: Final = 5
 # Of all steps in one export: some hundred bytes a step and some twenty a request stay below the 4 MiB that
 # gRPC servers take.
 MAX_REQUESTS: Final = 65_536
@@ -83,8 +87,9 @@ class Collector:
 
 
 class SpanExporter:
-    """Empties the board's ring every ``interval_ms``. One batch at most is held back to be sent again; the
-    rest waits in the ring. What is refused is dropped and counted."""
+    """Looks at the board's ring every ``interval_ms`` and empties it if that is worthwhile, or has not been
+    for some intervals. One batch at most is held back to be sent again; the rest waits in the ring. What is
+    refused is dropped and counted."""
 
     def __init__(self, *, way: Way, profile: EngineProfile, board: Board, interval_ms: int) -> None:
         self._way = way
@@ -106,8 +111,14 @@ class SpanExporter:
 
     def _run(self) -> None:
         last = False
+        intervals = 0
         while not last:
             last = self._closing.wait(self._interval_s)
+            intervals += 1
+            few = not self._unsent and self._board.records < WORTHWHILE_RECORDS
+            if few and intervals < LONGEST_INTERVALS and not last:
+                continue
+            intervals = 0
             try:
                 self._flush()
             except Exception as error:

@@ -15,8 +15,11 @@ from control_service.replay.engine import Committed
 from control_service.replay.loop import Launch, Verdict
 from control_service.replay.model_score import ModelScore
 
-# The engine's agent sends records this often; a batch of them arrives up to LATENESS_MAX_S later.
+# The engine's agent looks this often, and sends records if there are so many or after so many looks; a batch
+# of them arrives up to LATENESS_MAX_S later.
 EXPORT_INTERVAL_S = 0.1
+WORTHWHILE_RECORDS = 8
+LONGEST_INTERVALS = 5
 LATENESS_MAX_S = 0.1
 # The service learns so many spans, then looks whether to refit.
 SPANS_PER_TURN = 16
@@ -53,7 +56,8 @@ class SessionController:
         self._asked_batch = 0
         self._previous = -1
         self._unsent: list[StepObservation] = []
-        self._flush_at_s = EXPORT_INTERVAL_S
+        self._look_at_s = EXPORT_INTERVAL_S
+        self._looks = 0
         self._in_flight: deque[tuple[float, list[StepObservation]]] = deque()
 
     def decide(self, launch: Launch) -> Verdict:
@@ -74,13 +78,25 @@ class SessionController:
         self._unsent.append(step._replace(decision_id=self._obeyed_id))
         self._previous = num_steps
         end_s = launch.now_s + duration_s
-        if end_s >= self._flush_at_s:
+        if self._sends(end_s):
             arrives_s = end_s + self._random.uniform(0.0, LATENESS_MAX_S)
             if self._in_flight:
                 # One stream: batches do not overtake one another.
                 arrives_s = max(arrives_s, self._in_flight[-1][0])
             self._in_flight.append((arrives_s, self._unsent))
-            self._unsent, self._flush_at_s = [], end_s + EXPORT_INTERVAL_S
+            self._unsent = []
+
+    def _sends(self, now_s: float) -> bool:
+        """Whether the agent has looked again, and found it worthwhile."""
+        if now_s < self._look_at_s:
+            return False
+        looks = 1 + int((now_s - self._look_at_s) / EXPORT_INTERVAL_S)
+        self._look_at_s += looks * EXPORT_INTERVAL_S
+        self._looks += looks
+        if len(self._unsent) < WORTHWHILE_RECORDS and self._looks < LONGEST_INTERVALS:
+            return False
+        self._looks = 0
+        return True
 
     def _valid_lease(self, launch: Launch) -> Lease | None:
         lease = self._lease

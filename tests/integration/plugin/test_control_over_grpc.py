@@ -185,5 +185,6 @@ def test_without_a_collector_records_are_dropped_within_bounds(tmp_path: Path) -
     engine = SteppedEngine(f"unix:{tmp_path}/nobody.sock", TURBOSPEC_RING_SIZE="64")
     for _ in range(1000):
         engine.step()
+    engine.control.recorder.hand_over()
     assert engine.control.board.dropped == 1000 - 64 - 1, "one step is still running"
     assert len(engine.control.board.take(1000)) == 64

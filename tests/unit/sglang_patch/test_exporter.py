@@ -1,12 +1,26 @@
 """Exports stay below what a server takes, and say how the link is."""
 
+import threading
+from typing import cast
+
+import grpc
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from sglang_patch import exporter as exporter_module
 from sglang_patch.board import Board
 from sglang_patch.decision import LEASE, Decision
-from sglang_patch.exporter import MAX_BATCH, MAX_REQUESTS, SpanFactory, fitting, link_attributes
+from sglang_patch.exporter import (
+    MAX_BATCH,
+    MAX_REQUESTS,
+    SpanExporter,
+    SpanFactory,
+    fitting,
+    link_attributes,
+)
 from sglang_patch.link_state import STALE
 from sglang_patch.recorder import StepRecord
 from turbospec.v1 import telemetry as names
@@ -59,3 +73,59 @@ def test_totals_are_left_out_while_zero() -> None:
         names.DROPPED_RECORDS: 3,
         names.LEASE_REFUSALS + "duplicate": 2,
     }
+
+
+class Service:
+    """A way whose channel counts the records of each export."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.exports: list[int] = []
+        monkeypatch.setattr(exporter_module, "TraceServiceStub", lambda _channel: self)
+
+    def Export(self, request: ExportTraceServiceRequest, timeout: float) -> None:
+        spans = [span for of in request.resource_spans for scope in of.scope_spans for span in scope.spans]
+        self.exports.append(len(spans))
+
+    def channel(self) -> grpc.Channel:
+        return cast("grpc.Channel", self)
+
+    def failed(self) -> None:
+        raise AssertionError("nothing fails here")
+
+
+class Intervals:
+    """Stands for the exporter's event: before every look so many steps end; then it closes."""
+
+    def __init__(self, board: Board, steps: list[int]) -> None:
+        self._board = board
+        self._steps = steps
+
+    def wait(self, _seconds: float) -> bool:
+        if not self._steps:
+            return True
+        for _ in range(self._steps.pop(0)):
+            self._board.push(record(1))
+        return False
+
+
+@pytest.mark.parametrize(
+    ("steps", "exports"),
+    [
+        ([10, 10, 10], [10, 10, 10]),
+        ([5, 5, 5, 5], [10, 10]),
+        ([2] * 7, [8, 6]),
+        ([1] * 7, [5, 2]),
+        ([0, 0, 0, 0, 0, 1], [1]),
+        ([3], [3]),
+    ],
+)
+def test_few_steps_wait_for_more_but_not_for_long(
+    steps: list[int], exports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board(64, 4)
+    service = Service(monkeypatch)
+    exporter = SpanExporter(way=service, profile=EngineProfile(engine_id="e"), board=board, interval_ms=1)
+    exporter._closing = cast("threading.Event", Intervals(board, list(steps)))
+    exporter._run()
+    assert service.exports == exports
+    assert board.records == 0
