@@ -11,7 +11,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmarks.results import BenchResult, Cell, CellKey, Quantiles
-from benchmarks.stats import CellStats, Spread, VariantStats, cell_stats, control_stats, percentile
+from benchmarks.stats import (
+    CellStats,
+    Spread,
+    VariantStats,
+    cell_stats,
+    control_stats,
+    over_cells,
+    percentile,
+)
 from benchmarks.variants import VariantKind
 from benchmarks.workload import LoadKind
 
@@ -27,6 +35,8 @@ NOTES = (
     "together [95 % confidence over the tenths].",
     "Ratios are taken of what ran at the same times, start by start, then as above; "
     "best fixed is the fixed length with the highest goodput in that cell, known only afterwards.",
+    "Step time at equal length: a step under control over one at the same length in a fixed arm, of the same "
+    "batch size; what is left of ours / best fixed is the choice. Geometric mean: each cell one observation.",
     "TPOT: seconds per token of an answer; in arms of the part that the arm served. ITL: gap between two "
     "chunks of an answer, each with one token or more. TTFT: from sending to the first chunk. Milliseconds.",
     "control: microseconds of an engine's life so far; of several starts, that with the highest p99.",
@@ -78,26 +88,36 @@ def summary_table(cells: list[CellStats]) -> Table:
         "best fixed / nospec",
         "turbospec / best fixed",
         "the same, tokens as they came",
+        "step time at equal length",
         "turbospec / nospec",
         "turbospec / better of both",
         "adaptive / best fixed",
     )
-    rows = []
-    for stats in cells:
-        best, ours = stats.best_fixed, stats.turbospec
-        rows.append(
-            (
-                cell_name(stats.cell),
-                best.label if best else ABSENT,
-                _ratio(best, stats.nospec),
-                _ratio(ours, best),
-                _ratio(ours, best, evened=False) if stats.cell.slices else ABSENT,
-                _ratio(ours, stats.nospec),
-                _ratio(ours, stats.best_plain),
-                _ratio(stats.variants.get(VariantKind.ADAPTIVE), best),
-            )
-        )
+    ratios = [_ratios(stats) for stats in cells]
+    names = [(cell_name(s.cell), s.best_fixed.label if s.best_fixed else ABSENT) for s in cells]
+    if len(cells) > 1:
+        ratios.append([over_cells(column) for column in zip(*ratios, strict=True)])
+        names.append(("geometric mean", ABSENT))
+    rows = [(*name, *(_spread(ratio, 3) for ratio in line)) for name, line in zip(names, ratios, strict=True)]
     return Table("summary: goodput ratios", columns, rows)
+
+
+def _ratios(stats: CellStats) -> list[Spread | None]:
+    """Of the summary's columns."""
+    best, ours, nospec = stats.best_fixed, stats.turbospec, stats.nospec
+
+    def ratio(one: VariantStats | None, other: VariantStats | None, *, even: bool = True) -> Spread | None:
+        return one.ratio_to(other, evened=even) if one and other else None
+
+    return [
+        ratio(best, nospec),
+        ratio(ours, best),
+        ratio(ours, best, even=False) if stats.cell.slices else None,
+        stats.step_time_ratio,
+        ratio(ours, nospec),
+        ratio(ours, stats.best_plain),
+        ratio(stats.variants.get(VariantKind.ADAPTIVE), best),
+    ]
 
 
 def speed_table(stats: CellStats) -> Table:
@@ -199,10 +219,10 @@ def _equality(cell: Cell, variant: VariantStats) -> str:
     return f"{variant.outputs_equal}/{variant.outputs_compared}"
 
 
-def _ratio(ours: VariantStats | None, other: VariantStats | None, *, evened: bool = True) -> str:
+def _ratio(ours: VariantStats | None, other: VariantStats | None) -> str:
     if ours is None or other is None:
         return ABSENT
-    return _spread(ours.ratio_to(other, evened=evened), 3) if ours is not other else "1"
+    return _spread(ours.ratio_to(other), 3) if ours is not other else "1"
 
 
 def _spread(spread: Spread | None, digits: int) -> str:

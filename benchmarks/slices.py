@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,6 +107,44 @@ def evened(slices: Sequence[Slice]) -> list[Slice]:
         )
         for slice_ in slices
     ]
+
+
+def step_time_ratio(slices: Sequence[Slice], variant: str) -> tuple[float, list[float]] | None:
+    """A step of `variant` over one of the other variants of its server, in seconds: the whole, and its parts.
+
+    Steps of equal batch size and length only, weighted by how many of them `variant` had; None if it had none
+    in common with the others. What is left is what deciding costs a step, whoever pays for it.
+    """
+    server = next((one.server for one in slices if one.variant == variant), None)
+    parts: dict[tuple[int, int], list[Slice]] = defaultdict(list)
+    for start in {one.start for one in slices}:
+        mine = [one for one in slices if (one.start, one.server) == (start, server)]
+        sweeps = 1 + max((one.sweep for one in mine), default=0)
+        for one in mine:
+            parts[start, one.sweep * PARTS // sweeps].append(one)
+    whole = _log_ratio([one for mine in parts.values() for one in mine], variant)
+    ratios = [_log_ratio(mine, variant) for mine in parts.values()]
+    if whole is None:
+        return None
+    return math.exp(whole), [math.exp(ratio) for ratio in ratios if ratio is not None]
+
+
+def _log_ratio(slices: Iterable[Slice], variant: str) -> float | None:
+    seconds: dict[bool, dict[tuple[int, int], list[float]]] = {
+        own: defaultdict(list) for own in (True, False)
+    }
+    for slice_ in slices:
+        for step in slice_.steps:
+            seconds[slice_.variant == variant][_kind(step)].append(step.seconds)
+    own, others = seconds[True], seconds[False]
+    shared = own.keys() & others.keys()
+    count = sum(len(own[kind]) for kind in shared)
+    if not count:
+        return None
+    return sum(
+        len(own[kind]) / count * math.log(statistics.fmean(own[kind]) / statistics.fmean(others[kind]))
+        for kind in shared
+    )
 
 
 def _mean_tokens(steps: Iterable[Step]) -> Mapping[tuple[int, int], float]:

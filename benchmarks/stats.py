@@ -12,7 +12,7 @@ from typing import TypeVar
 from scipy.special import stdtrit
 
 from benchmarks.results import Cell, Quantiles, RequestRecord, VariantRun
-from benchmarks.slices import SliceStats, evened, slice_stats
+from benchmarks.slices import SliceStats, evened, slice_stats, step_time_ratio
 from benchmarks.variants import Variant, VariantKind
 
 # A shorter answer says little about the time per token; one cut off by the window's end counts if longer.
@@ -197,10 +197,29 @@ class CellStats:
         return max(fixed, key=_goodput, default=None)
 
     @property
+    def step_time_ratio(self) -> Spread | None:
+        """A step under control over one in a fixed arm of equal batch size and length: what control costs."""
+        found = step_time_ratio(self.cell.slices, VariantKind.TURBOSPEC)
+        return Spread.about(*found) if found else None
+
+    @property
     def best_plain(self) -> VariantStats | None:
         """The better of no speculation and the best fixed length."""
         plain = [stats for stats in (self.nospec, self.best_fixed) if stats]
         return max(plain, key=_goodput, default=None)
+
+
+def over_cells(ratios: Sequence[Spread | None]) -> Spread | None:
+    """The geometric mean of the cells' ratios, each cell an observation; None if fewer than two have one.
+
+    >>> spread = over_cells([Spread(0.5, 0.4, 0.6, 10), None, Spread(2.0, 1.9, 2.1, 10)])
+    >>> spread.middle, spread.count
+    (1.0, 2)
+    """
+    spread = Spread.of_starts([math.log(ratio.middle) for ratio in ratios if ratio])
+    if spread is None:
+        return None
+    return Spread(math.exp(spread.middle), math.exp(spread.low), math.exp(spread.high), spread.count)
 
 
 def cell_stats(cell: Cell) -> CellStats:

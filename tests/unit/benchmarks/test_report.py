@@ -36,6 +36,15 @@ def test_summary_compares_with_the_best_fixed_length_and_with_nospec() -> None:
     assert line["adaptive / best fixed"] == "-"
 
 
+def test_several_cells_have_a_geometric_mean() -> None:
+    cells = [cell_stats(cell(run("fixed:1", 100), run("turbospec", tokens))) for tokens in (50, 200)]
+    *_, line = summary_table(cells).rows
+    found = dict(zip(summary_table(cells).columns, line, strict=True))
+    assert found["cell"] == "geometric mean"
+    assert found["turbospec / best fixed"].startswith("1.000 [")
+    assert found["turbospec / nospec"] == "-"
+
+
 def test_each_variant_has_a_line_and_unequal_outputs_show() -> None:
     _, speed, _ = tables(full_result())
     found = rows(speed)

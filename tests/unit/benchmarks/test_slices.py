@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.arms import OURS
 from benchmarks.results import Slice, Step
-from benchmarks.slices import evened, slice_stats
+from benchmarks.slices import evened, slice_stats, step_time_ratio
 from benchmarks.stats import cell_stats
 from tests.unit.benchmarks.builders import cell, run
 
@@ -76,3 +76,23 @@ def test_latencies_are_of_the_steps_that_served_a_request() -> None:
     assert stats.itl_s == [0.1, 0.1, 0.3, 0.4]
     assert stats.tpot_s(16) == [pytest.approx(0.8 / 16)]
     assert stats.mean_accepted_length == pytest.approx(17 / 4)
+
+
+def test_what_control_costs_a_step_is_told_by_steps_of_equal_kind_alone() -> None:
+    slices = []
+    for sweep in range(20):
+        slices += [
+            # Two of three steps at length 3 take 10 % longer than in the fixed arm, the other is its equal.
+            slice_of(OURS, sweep, step(3, 1.1, 3), step(3, 1.1, 3), step(1, 0.5, 1)),
+            slice_of("fixed:3", sweep, step(3, 1.0, 3)),
+            slice_of("fixed:1", sweep, step(1, 0.5, 1), step(1, 9.0, 1, 1)),
+            # Another server may be slower for reasons of its own.
+            slice_of("adaptive", sweep, step(3, 7.0, 3), server="adaptive"),
+        ]
+    found = step_time_ratio(slices, OURS)
+    assert found is not None
+    whole, parts = found
+    assert whole == pytest.approx(1.1 ** (2 / 3))
+    assert parts == [pytest.approx(whole)] * 10
+    assert step_time_ratio([one for one in slices if one.variant != OURS], OURS) is None
+    assert step_time_ratio([slice_of(OURS, 1, step(5, 1.0, 1))], OURS) is None
