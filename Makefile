@@ -45,10 +45,10 @@ fuzz: setup-test ## a million mutated messages over decoders and lease logic
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tests.fuzz $(ARGS)
 
 test: setup-test lint ## all tests: unit, integration, and the real engine
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-unit: setup ## the fast tests
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile tests/unit $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/unit $(ARGS)
 
 images-test: setup ## build our container images with Podman and run them (root, 10 GB, half an hour the first time)
 	@$(PYTHON) scripts/setup.py --profile images

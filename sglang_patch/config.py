@@ -66,7 +66,7 @@ class EngineConfig:
     strict: bool
     # Step records kept while nobody takes them; beyond that the newest are dropped and counted.
     ring_size: int
-    # How often step records are sent; fewer than 8 wait up to five times as long.
+    # How often step records are sent; fewer than 8 small ones wait up to five times as long.
     export_interval_ms: int
 
     @property

@@ -36,8 +36,9 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 512
 # An export costs agent and service milliseconds of a core, whatever is in it: where steps are slow it waits
-# until there are so many, or so many intervals have passed.
+# until there are so many, or so many requests in them, or so many intervals have passed.
 WORTHWHILE_RECORDS: Final = 8
+WORTHWHILE_REQUESTS: Final = 64
 LONGEST_INTERVALS: Final = 5
 # Of all steps in one export: some hundred bytes a step and some twenty a request stay below the 4 MiB that
 # gRPC servers take.
@@ -115,8 +116,7 @@ class SpanExporter:
         while not last:
             last = self._closing.wait(self._interval_s)
             intervals += 1
-            few = not self._unsent and self._board.records < WORTHWHILE_RECORDS
-            if few and intervals < LONGEST_INTERVALS and not last:
+            if intervals < LONGEST_INTERVALS and not (last or self._unsent or self._worthwhile()):
                 continue
             intervals = 0
             try:
@@ -124,6 +124,11 @@ class SpanExporter:
             except Exception as error:
                 # Whatever it is, it must not end the thread: no record would ever be sent again.
                 self._drop(len(self._unsent), repr(error))
+
+    def _worthwhile(self) -> bool:
+        records = self._board.records
+        batch_size = self._board.newest_ask()[1]
+        return records >= WORTHWHILE_RECORDS or records * batch_size >= WORTHWHILE_REQUESTS
 
     def _flush(self) -> None:
         while True:

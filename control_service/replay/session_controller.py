@@ -15,10 +15,11 @@ from control_service.replay.engine import Committed
 from control_service.replay.loop import Launch, Verdict
 from control_service.replay.model_score import ModelScore
 
-# The engine's agent looks this often, and sends records if there are so many or after so many looks; a batch
-# of them arrives up to LATENESS_MAX_S later.
+# The engine's agent looks this often, and sends records if there are so many, or so many requests in them, or
+# after so many looks; a batch of them arrives up to LATENESS_MAX_S later.
 EXPORT_INTERVAL_S = 0.1
 WORTHWHILE_RECORDS = 8
+WORTHWHILE_REQUESTS = 64
 LONGEST_INTERVALS = 5
 LATENESS_MAX_S = 0.1
 # The service learns so many spans, then looks whether to refit.
@@ -78,7 +79,7 @@ class SessionController:
         self._unsent.append(step._replace(decision_id=self._obeyed_id))
         self._previous = num_steps
         end_s = launch.now_s + duration_s
-        if self._sends(end_s):
+        if self._sends(end_s, launch.batch_size):
             arrives_s = end_s + self._random.uniform(0.0, LATENESS_MAX_S)
             if self._in_flight:
                 # One stream: batches do not overtake one another.
@@ -86,14 +87,16 @@ class SessionController:
             self._in_flight.append((arrives_s, self._unsent))
             self._unsent = []
 
-    def _sends(self, now_s: float) -> bool:
+    def _sends(self, now_s: float, batch_size: int) -> bool:
         """Whether the agent has looked again, and found it worthwhile."""
         if now_s < self._look_at_s:
             return False
         looks = 1 + int((now_s - self._look_at_s) / EXPORT_INTERVAL_S)
         self._look_at_s += looks * EXPORT_INTERVAL_S
         self._looks += looks
-        if len(self._unsent) < WORTHWHILE_RECORDS and self._looks < LONGEST_INTERVALS:
+        records = len(self._unsent)
+        worthwhile = records >= WORTHWHILE_RECORDS or records * batch_size >= WORTHWHILE_REQUESTS
+        if not worthwhile and self._looks < LONGEST_INTERVALS:
             return False
         self._looks = 0
         return True

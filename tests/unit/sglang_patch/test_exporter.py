@@ -96,36 +96,40 @@ class Service:
 class Intervals:
     """Stands for the exporter's event: before every look so many steps end; then it closes."""
 
-    def __init__(self, board: Board, steps: list[int]) -> None:
+    def __init__(self, board: Board, steps: list[int], batch_size: int) -> None:
         self._board = board
         self._steps = steps
+        self._batch_size = batch_size
 
     def wait(self, _seconds: float) -> bool:
         if not self._steps:
             return True
         for _ in range(self._steps.pop(0)):
-            self._board.push(record(1))
+            self._board.push(record(self._batch_size))
+            self._board.ask(1, self._batch_size, 0, 0)
         return False
 
 
 @pytest.mark.parametrize(
-    ("steps", "exports"),
+    ("batch_size", "steps", "exports"),
     [
-        ([10, 10, 10], [10, 10, 10]),
-        ([5, 5, 5, 5], [10, 10]),
-        ([2] * 7, [8, 6]),
-        ([1] * 7, [5, 2]),
-        ([0, 0, 0, 0, 0, 1], [1]),
-        ([3], [3]),
+        (1, [10, 10, 10], [10, 10, 10]),
+        (1, [5, 5, 5, 5], [10, 10]),
+        (7, [2] * 7, [8, 6]),
+        (1, [1] * 7, [5, 2]),
+        (1, [0, 0, 0, 0, 0, 1], [1]),
+        (1, [3], [3]),
+        (64, [1, 1, 2], [1, 1, 2]),
+        (32, [1, 1, 1], [2, 1]),
     ],
 )
 def test_few_steps_wait_for_more_but_not_for_long(
-    steps: list[int], exports: list[int], monkeypatch: pytest.MonkeyPatch
+    batch_size: int, steps: list[int], exports: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    board = Board(64, 4)
+    board = Board(64, 64)
     service = Service(monkeypatch)
     exporter = SpanExporter(way=service, profile=EngineProfile(engine_id="e"), board=board, interval_ms=1)
-    exporter._closing = cast("threading.Event", Intervals(board, list(steps)))
+    exporter._closing = cast("threading.Event", Intervals(board, list(steps), batch_size))
     exporter._run()
     assert service.exports == exports
     assert board.records == 0
