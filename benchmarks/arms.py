@@ -21,6 +21,7 @@ from pydantic import BaseModel
 
 from benchmarks.processes import Reins
 from benchmarks.results import Slice, Step
+from benchmarks.servers import AGENT
 from benchmarks.turn_clock import map_words
 from benchmarks.variants import Variant, VariantKind
 from sglang_patch.control import StepControl
@@ -39,8 +40,8 @@ class ArmPlan(BaseModel):
     """What a scheduler is told.
 
     variants: by turns; the first is what the server was launched for. start: which of the benchmark's starts.
-    switch: a file for `Switch`. logs: a folder; each cell's slices go to a file in it. service, agent: words
-    in the commands of what serves ours besides.
+    switch: a file for `Switch`. logs: a folder; each cell's slices go to a file in it. service: a word in the
+    control service's command.
     """
 
     variants: tuple[str, ...]
@@ -50,7 +51,6 @@ class ArmPlan(BaseModel):
     switch: Path
     logs: Path
     service: str
-    agent: str
 
     def log(self, cell: int) -> Path:
         """Where the slices of one cell are."""
@@ -177,7 +177,7 @@ class Arms:
 
     def _hand_over(self, control: StepControl, variant: Variant) -> None:
         if self._aside is None:
-            self._aside = Reins(_pids(self._plan.agent, self._plan.service))
+            self._aside = Reins(_pids(self._plan.service))
         fixed = variant.kind is VariantKind.FIXED
         # The word first: the benchmark may stop this process anywhere, and goes by it then.
         self._switch.fixed = fixed
@@ -210,10 +210,7 @@ def install() -> None:
     from sglang_patch.hooks import scheduler as hooks  # noqa: PLC0415
 
     arms = Arms(plan, attach.control_of)
-    ours = OURS in plan.variants
-    run_batch = hooks.run_batch if ours else _call
-    process_batch_result = hooks.process_batch_result if ours else _call
-    on_idle = hooks.on_idle
+    run_batch, process_batch_result, on_idle = hooks.run_batch, hooks.process_batch_result, hooks.on_idle
 
     def run(original: Callable[..., Any], scheduler: Any, batch: Any, *args: Any) -> Any:
         return arms.run_batch(run_batch, original, scheduler, batch, *args)
@@ -225,7 +222,8 @@ def install() -> None:
         arms.end_step()
         on_idle(_result, scheduler)
 
-    if ours:
+    if OURS in plan.variants:
+        # Our plugin registers them.
         hooks.run_batch, hooks.process_batch_result, hooks.on_idle = run, process, idle
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType  # noqa: PLC0415
@@ -233,10 +231,6 @@ def install() -> None:
     HookRegistry.register(_SCHEDULER + "run_batch", run, HookType.AROUND)
     HookRegistry.register(_SCHEDULER + "process_batch_result", process, HookType.AROUND)
     HookRegistry.register(_SCHEDULER + "on_idle", idle, HookType.AFTER)
-
-
-def _call(original: Callable[..., Any], *args: Any) -> Any:
-    return original(*args)
 
 
 def _sweeps(variants: tuple[str, ...], seed: int) -> Iterator[tuple[int, str]]:
@@ -255,8 +249,8 @@ def _output_tokens(request: Any) -> int:
     return len(request.output_ids) if finished is None else finished
 
 
-def _pids(agent: str, service: str) -> list[int]:
+def _pids(service: str) -> list[int]:
     """Our agent in this scheduler, and the control service."""
-    mine = [p.pid for p in psutil.Process().children(recursive=True) if agent in p.cmdline()]
+    mine = [p.pid for p in psutil.Process().children(recursive=True) if AGENT in p.cmdline()]
     everybody = psutil.process_iter(["pid", "cmdline"])
     return mine + [p.info["pid"] for p in everybody if service in (p.info["cmdline"] or ())]

@@ -10,7 +10,7 @@ import rich.table
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.results import BenchResult, Cell, CellKey, Quantiles
+from benchmarks.results import BenchResult, Cell, Quantiles
 from benchmarks.stats import (
     CellStats,
     Spread,
@@ -170,7 +170,7 @@ def control_table(cell: Cell) -> Table | None:
     return Table(f"control: {cell_name(cell)}", ("measure", "value"), rows)
 
 
-def cell_name(cell: CellKey) -> str:
+def cell_name(cell: Cell) -> str:
     """For people: model, algorithm, load and clients."""
     clients = "1 client" if cell.clients == 1 else f"{cell.clients} clients"
     return f"{cell.model} {cell.algorithm}, {cell.load} load, {clients}"

@@ -106,22 +106,17 @@ class Slice(Record):
     steps: list[Step]
 
 
-class CellKey(Record):
-    """One model, algorithm, kind of load and number of clients."""
-
-    model: str
-    algorithm: str
-    load: LoadKind
-    clients: int
-
-
-class Cell(CellKey):
-    """What was measured of it.
+class Cell(Record):
+    """One model, algorithm, kind of load and number of clients, and what was measured of it.
 
     runs: by the clients, of every variant that has a server of its own. slices: by the schedulers, of all;
     none where every variant has a server of its own.
     """
 
+    model: str
+    algorithm: str
+    load: LoadKind
+    clients: int
     runs: list[VariantRun] = []
     slices: list[Slice] = []
 

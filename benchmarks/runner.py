@@ -17,7 +17,6 @@ from benchmarks.models import Model
 from benchmarks.report import cell_name
 from benchmarks.results import BenchResult, Cell, Slice
 from benchmarks.servers import (
-    AGENT,
     READY_FILE,
     Server,
     ServerSet,
@@ -196,7 +195,6 @@ class Runner:
                 switch=logs / "switch",
                 logs=logs,
                 service=str(directory / READY_FILE),
-                agent=AGENT,
             )
         return plans
 

@@ -15,16 +15,8 @@ from benchmarks.results import Slice, Step
 PARTS: Final = 10
 
 
-@dataclass(slots=True)
-class Decoded:
-    """Decode steps taken together."""
-
-    tokens: float = 0.0
-    seconds: float = 0.0
-
-    def add(self, step: Step) -> None:
-        self.tokens += step.tokens_total
-        self.seconds += step.seconds
+# Start and part.
+Part = tuple[int, int]
 
 
 @dataclass(slots=True)
@@ -40,12 +32,12 @@ class Served:
 class SliceStats:
     """One variant's slices in one cell.
 
-    server: the variant whose server played it. parts: by start and part. itl_s: every step, for each request
-    in it. requests: by start and number.
+    server: the variant whose server played it. itl_s: every step, for each request in it. requests: by start
+    and number.
     """
 
     server: str
-    parts: dict[tuple[int, int], Decoded] = field(default_factory=lambda: defaultdict(Decoded))
+    parts: dict[Part, list[Step]] = field(default_factory=lambda: defaultdict(list))
     itl_s: list[float] = field(default_factory=list)
     requests: dict[tuple[int, int], Served] = field(default_factory=lambda: defaultdict(Served))
 
@@ -71,9 +63,8 @@ def slice_stats(slices: Iterable[Slice]) -> dict[str, SliceStats]:
         sweeps = 1 + max(slice_.sweep for slice_ in mine)
         for slice_ in mine:
             one = stats.setdefault(slice_.variant, SliceStats(server))
-            part = one.parts[start, slice_.sweep * PARTS // sweeps]
+            one.parts[start, slice_.sweep * PARTS // sweeps] += slice_.steps
             for step in slice_.steps:
-                part.add(step)
                 _add(one, start, step)
     return stats
 
@@ -109,42 +100,50 @@ def evened(slices: Sequence[Slice]) -> list[Slice]:
     ]
 
 
-def step_time_ratio(slices: Sequence[Slice], variant: str) -> tuple[float, list[float]] | None:
+def step_time_ratio(stats: Mapping[str, SliceStats], variant: str) -> tuple[float, list[float]] | None:
     """A step of `variant` over one of the other variants of its server, in seconds: the whole, and its parts.
 
     Steps of equal batch size and length only, weighted by how many of them `variant` had; None if it had none
     in common with the others. What is left is what deciding costs a step, whoever pays for it.
     """
-    server = next((one.server for one in slices if one.variant == variant), None)
-    parts: dict[tuple[int, int], list[Slice]] = defaultdict(list)
-    for start in {one.start for one in slices}:
-        mine = [one for one in slices if (one.start, one.server) == (start, server)]
-        sweeps = 1 + max((one.sweep for one in mine), default=0)
-        for one in mine:
-            parts[start, one.sweep * PARTS // sweeps].append(one)
-    whole = _log_ratio([one for mine in parts.values() for one in mine], variant)
-    ratios = [_log_ratio(mine, variant) for mine in parts.values()]
+    if variant not in stats:
+        return None
+    own = stats[variant]
+    others = [one for one in stats.values() if one is not own and one.server == own.server]
+
+    def log_ratio(parts: Iterable[Part]) -> float | None:
+        kept = list(parts)
+        return _log_ratio(
+            [step for part in kept for step in own.parts[part]],
+            [step for part in kept for one in others for step in one.parts.get(part, ())],
+        )
+
+    whole = log_ratio(own.parts)
     if whole is None:
         return None
+    ratios = [log_ratio([part]) for part in own.parts]
     return math.exp(whole), [math.exp(ratio) for ratio in ratios if ratio is not None]
 
 
-def _log_ratio(slices: Iterable[Slice], variant: str) -> float | None:
-    seconds: dict[bool, dict[tuple[int, int], list[float]]] = {
-        own: defaultdict(list) for own in (True, False)
-    }
-    for slice_ in slices:
-        for step in slice_.steps:
-            seconds[slice_.variant == variant][_kind(step)].append(step.seconds)
-    own, others = seconds[True], seconds[False]
-    shared = own.keys() & others.keys()
-    count = sum(len(own[kind]) for kind in shared)
+def _log_ratio(own: Iterable[Step], others: Iterable[Step]) -> float | None:
+    seconds, other_seconds = _seconds_by_kind(own), _seconds_by_kind(others)
+    shared = seconds.keys() & other_seconds.keys()
+    count = sum(len(seconds[kind]) for kind in shared)
     if not count:
         return None
     return sum(
-        len(own[kind]) / count * math.log(statistics.fmean(own[kind]) / statistics.fmean(others[kind]))
+        len(seconds[kind])
+        / count
+        * math.log(statistics.fmean(seconds[kind]) / statistics.fmean(other_seconds[kind]))
         for kind in shared
     )
+
+
+def _seconds_by_kind(steps: Iterable[Step]) -> dict[tuple[int, int], list[float]]:
+    seconds: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for step in steps:
+        seconds[_kind(step)].append(step.seconds)
+    return seconds
 
 
 def _mean_tokens(steps: Iterable[Step]) -> Mapping[tuple[int, int], float]:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from scipy.special import stdtrit
 
-from benchmarks.results import Cell, Quantiles, RequestRecord, VariantRun
+from benchmarks.results import Cell, Quantiles, RequestRecord, Step, VariantRun
 from benchmarks.slices import SliceStats, evened, slice_stats, step_time_ratio
 from benchmarks.variants import Variant, VariantKind
 
@@ -107,6 +107,10 @@ class Window:
         return cls(window_tokens(run), run.window_end_s - run.window_start_s)
 
     @classmethod
+    def of_steps(cls, steps: Sequence[Step]) -> Window:
+        return cls(sum(step.tokens_total for step in steps), sum(step.seconds for step in steps))
+
+    @classmethod
     def total(cls, windows: Iterable[Window]) -> Window:
         kept = list(windows)
         return cls(sum(window.tokens for window in kept), sum(window.seconds for window in kept))
@@ -199,7 +203,7 @@ class CellStats:
     @property
     def step_time_ratio(self) -> Spread | None:
         """A step under control over one in a fixed arm of equal batch size and length: what control costs."""
-        found = step_time_ratio(self.cell.slices, VariantKind.TURBOSPEC)
+        found = step_time_ratio(slice_stats(self.cell.slices), VariantKind.TURBOSPEC)
         return Spread.about(*found) if found else None
 
     @property
@@ -320,7 +324,7 @@ def _variant_stats(label: str, runs: list[VariantRun], reference: dict[tuple[int
 def _in_slices(stats: VariantStats, plain: SliceStats, even: SliceStats) -> VariantStats:
     """What only clients see, and the rest of it from inside the scheduler."""
     windows, plain_windows = (
-        {key: Window(part.tokens, part.seconds) for key, part in one.parts.items()} for one in (even, plain)
+        {part: Window.of_steps(steps) for part, steps in one.parts.items()} for one in (even, plain)
     )
     return replace(
         stats,

@@ -35,11 +35,6 @@ from turbospec.v1.control_pb2 import EngineProfile
 logger = logging.getLogger(__name__)
 
 MAX_BATCH: Final = 512
-# An export costs agent and service milliseconds of a core, whatever is in it: where steps are slow it waits
-# until there are so many, or so many requests in them, or so many intervals have passed.
-WORTHWHILE_RECORDS: Final = 8
-WORTHWHILE_REQUESTS: Final = 64
-LONGEST_INTERVALS: Final = 5
 # Of all steps in one export: some hundred bytes a step and some twenty a request stay below the 4 MiB that
 # gRPC servers take.
 MAX_REQUESTS: Final = 65_536
@@ -88,9 +83,8 @@ class Collector:
 
 
 class SpanExporter:
-    """Looks at the board's ring every ``interval_ms`` and empties it if that is worthwhile, or has not been
-    for some intervals. One batch at most is held back to be sent again; the rest waits in the ring. What is
-    refused is dropped and counted."""
+    """Looks at the board's ring every ``interval_ms`` and empties it if an export is due. One batch at most
+    is held back to be sent again; the rest waits in the ring. What is refused is dropped and counted."""
 
     def __init__(self, *, way: Way, profile: EngineProfile, board: Board, interval_ms: int) -> None:
         self._way = way
@@ -116,7 +110,7 @@ class SpanExporter:
         while not last:
             last = self._closing.wait(self._interval_s)
             intervals += 1
-            if intervals < LONGEST_INTERVALS and not (last or self._unsent or self._worthwhile()):
+            if not (last or self._unsent or self._due(intervals)):
                 continue
             intervals = 0
             try:
@@ -125,10 +119,9 @@ class SpanExporter:
                 # Whatever it is, it must not end the thread: no record would ever be sent again.
                 self._drop(len(self._unsent), repr(error))
 
-    def _worthwhile(self) -> bool:
-        records = self._board.records
-        batch_size = self._board.newest_ask()[1]
-        return records >= WORTHWHILE_RECORDS or records * batch_size >= WORTHWHILE_REQUESTS
+    def _due(self, intervals: int) -> bool:
+        _, batch_size, _, _ = self._board.newest_ask()
+        return names.export_is_due(self._board.records, batch_size, intervals)
 
     def _flush(self) -> None:
         while True:

@@ -100,9 +100,10 @@ class StepRecorder:
 
     def hand_over(self) -> None:
         """All that is complete goes to the sink."""
-        for record in self._complete:
+        # Let go of first: a record that the sink refuses must not come again with the next ones.
+        complete, self._complete = self._complete, []
+        for record in complete:
             self._sink(record)
-        self._complete.clear()
 
     def _completed(self, record: StepRecord, *, at_once: bool) -> None:
         complete = self._complete

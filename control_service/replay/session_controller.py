@@ -14,13 +14,10 @@ from control_service.core.types import EngineProfile, Lease, Mode, StepObservati
 from control_service.replay.engine import Committed
 from control_service.replay.loop import Launch, Verdict
 from control_service.replay.model_score import ModelScore
+from turbospec.v1.telemetry import export_is_due
 
-# The engine's agent looks this often, and sends records if there are so many, or so many requests in them, or
-# after so many looks; a batch of them arrives up to LATENESS_MAX_S later.
+# The engine's agent looks this often whether an export is due; it arrives up to LATENESS_MAX_S later.
 EXPORT_INTERVAL_S = 0.1
-WORTHWHILE_RECORDS = 8
-WORTHWHILE_REQUESTS = 64
-LONGEST_INTERVALS = 5
 LATENESS_MAX_S = 0.1
 # The service learns so many spans, then looks whether to refit.
 SPANS_PER_TURN = 16
@@ -88,18 +85,16 @@ class SessionController:
             self._unsent = []
 
     def _sends(self, now_s: float, batch_size: int) -> bool:
-        """Whether the agent has looked again, and found it worthwhile."""
+        """Whether the agent has looked again, and found an export due."""
         if now_s < self._look_at_s:
             return False
         looks = 1 + int((now_s - self._look_at_s) / EXPORT_INTERVAL_S)
         self._look_at_s += looks * EXPORT_INTERVAL_S
         self._looks += looks
-        records = len(self._unsent)
-        worthwhile = records >= WORTHWHILE_RECORDS or records * batch_size >= WORTHWHILE_REQUESTS
-        if not worthwhile and self._looks < LONGEST_INTERVALS:
-            return False
-        self._looks = 0
-        return True
+        due = export_is_due(len(self._unsent), batch_size, self._looks)
+        if due:
+            self._looks = 0
+        return due
 
     def _valid_lease(self, launch: Launch) -> Lease | None:
         lease = self._lease

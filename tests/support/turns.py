@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ class Turns:
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
         self._door, self._room = (
             os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             for name in ("door", "room")
@@ -35,5 +37,7 @@ class Turns:
             fcntl.flock(self._room, fcntl.LOCK_UN)
 
     def close(self) -> None:
+        """Who still runs has the files open."""
         os.close(self._door)
         os.close(self._room)
+        shutil.rmtree(self._directory, ignore_errors=True)

@@ -72,3 +72,15 @@ LEASE_REFUSAL_CAUSES: Final = (
     "unknown_length",  # a length the engine cannot run
     "flood",  # far more answers than asks; ends the stream
 )
+
+# Spans are sent together. An export costs agent and service milliseconds of a core, whatever is in it: where
+# steps are slow it waits until there are so many, or so many requests in them, or so many intervals are over.
+_WORTHWHILE_STEPS: Final = 8
+_WORTHWHILE_REQUESTS: Final = 64
+_LONGEST_INTERVALS: Final = 5
+
+
+def export_is_due(steps: int, batch_size: int, intervals: int) -> bool:
+    """Whether so many steps of such batches are to be sent, so many export intervals after the last ones."""
+    worthwhile = steps >= _WORTHWHILE_STEPS or steps * batch_size >= _WORTHWHILE_REQUESTS
+    return worthwhile or intervals >= _LONGEST_INTERVALS

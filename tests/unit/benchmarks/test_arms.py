@@ -44,7 +44,6 @@ class Engine:
             switch=tmp_path / "switch",
             logs=tmp_path,
             service=f"nobody-{os.getpid()}",
-            agent="nobody",
         )
         self.switch = Switch(self.plan.switch)
         self.control = Control() if OURS in variants else None

@@ -89,10 +89,10 @@ def test_what_control_costs_a_step_is_told_by_steps_of_equal_kind_alone() -> Non
             # Another server may be slower for reasons of its own.
             slice_of("adaptive", sweep, step(3, 7.0, 3), server="adaptive"),
         ]
-    found = step_time_ratio(slices, OURS)
+    found = step_time_ratio(slice_stats(slices), OURS)
     assert found is not None
     whole, parts = found
     assert whole == pytest.approx(1.1 ** (2 / 3))
     assert parts == [pytest.approx(whole)] * 10
-    assert step_time_ratio([one for one in slices if one.variant != OURS], OURS) is None
-    assert step_time_ratio([slice_of(OURS, 1, step(5, 1.0, 1))], OURS) is None
+    assert step_time_ratio(slice_stats(one for one in slices if one.variant != OURS), OURS) is None
+    assert step_time_ratio(slice_stats([slice_of(OURS, 1, step(5, 1.0, 1))]), OURS) is None

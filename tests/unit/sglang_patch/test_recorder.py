@@ -1,5 +1,7 @@
 """A record carries the length and the time of its very step, in whichever order they become known."""
 
+import pytest
+
 from sglang_patch.decision import LEASE, Decision
 from sglang_patch.recorder import HAND_OVER_NS, HAND_OVER_STEPS, StepRecord, StepRecorder
 
@@ -88,3 +90,18 @@ def test_a_result_that_comes_after_the_engine_went_idle_is_handed_over_at_once()
     assert done == []
     recorder.processed(last, [1, 0], 2_500)
     assert done == [last]
+
+
+def test_a_record_that_is_refused_does_not_come_again() -> None:
+    seen: list[int] = []
+
+    def sink(record: StepRecord) -> None:
+        seen.append(record.step_index)
+        if record.step_index == 2:
+            raise ValueError("refused")
+
+    recorder = StepRecorder(sink)
+    with pytest.raises(ValueError, match="refused"):
+        run(recorder, HAND_OVER_STEPS + 1, 1_000)
+    recorder.hand_over()
+    assert seen == [1, 2]
