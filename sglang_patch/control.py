@@ -142,13 +142,11 @@ class StepControl:
         self.recorder.end(now_ns, idled=idled)
         self.board.ask(self._step_index + 1, batch_size, context_tokens, waiting)
 
-    def launched(self, record: StepRecord, num_steps: int) -> None:
-        """The worker has returned from the step, which ran with ``num_steps``."""
-        self.recorder.launched(record, num_steps)
-
-    def processed(self, record: StepRecord, accepted_drafts: Sequence[int], now_ns: int) -> None:
-        """The step's result is on the host."""
-        self.recorder.processed(record, accepted_drafts, now_ns)
+    def processed(
+        self, record: StepRecord, num_steps: int, accepted_drafts: Sequence[int], now_ns: int
+    ) -> None:
+        """The result of the step, which really ran with ``num_steps``, is on the host."""
+        self.recorder.processed(record, num_steps, accepted_drafts, now_ns)
 
     def idle(self) -> None:
         """The engine has nothing to run: the last step is over, whatever comes next."""

@@ -76,13 +76,13 @@ class StepRecorder:
     def launch(self, record: StepRecord) -> None:
         self._running = record
 
-    def launched(self, record: StepRecord, num_steps: int) -> None:
-        """The worker has returned: ``num_steps`` is what it really ran with."""
+    def processed(
+        self, record: StepRecord, num_steps: int, accepted_drafts: Sequence[int], now_ns: int
+    ) -> None:
+        """The result is there, in the order of launches: ``num_steps`` is what the step really ran with."""
         record.num_steps = num_steps
         record.previous_num_steps = self._last_num_steps
         self._last_num_steps = num_steps
-
-    def processed(self, record: StepRecord, accepted_drafts: Sequence[int], now_ns: int) -> None:
         record.accepted_drafts = accepted_drafts
         record.processed_ns = now_ns
         if record.end_ns:

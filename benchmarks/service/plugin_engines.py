@@ -61,10 +61,10 @@ class PluginEngine:
         begun_ns = time.monotonic_ns()
         record = control.begin(size, size * CONTEXT_TOKENS_PER_REQUEST, 0, begun_ns, idled=False)
         length = control.num_steps
-        control.launched(record, length)
         record.first_step = record.after_full_accept = self._not_first
         record.control_ns = time.monotonic_ns() - begun_ns - record.decision.wait_ns
-        control.processed(record, self._accepted[length][record.step_index % DRAWINGS], time.monotonic_ns())
+        accepted = self._accepted[length][record.step_index % DRAWINGS]
+        control.processed(record, length, accepted, time.monotonic_ns())
         self.steps.append(SteppedAt(begun_ns * 1e-9, record.decision.source != FALLBACK))
 
 

@@ -44,7 +44,7 @@ def run_batch(original: Callable[..., Any], scheduler: Any, batch: Any, *args: A
     record = _begin(control, scheduler, batch, monotonic_ns())
     result = original(scheduler, batch, *args, **kwargs)
     if record is not None:
-        _launched(control, record, result, monotonic_ns())
+        setattr(result, _RECORD, record)
     return result
 
 
@@ -55,11 +55,10 @@ def process_batch_result(
     control = control_of(scheduler)
     if record is None or control is None or control.silent:
         return original(scheduler, batch, result, *args, **kwargs)
-    # Before SGLang counts this step itself, and may let requests go.
-    requests = _processing(control, record, batch, monotonic_ns())
+    # SGLang may let requests go.
+    requests = batch.reqs
     returned = original(scheduler, batch, result, *args, **kwargs)
-    if requests is not None:
-        _processed(control, record, requests, result, monotonic_ns())
+    _processed(control, record, requests, result, monotonic_ns())
     return returned
 
 
@@ -92,32 +91,26 @@ def _begin(control: StepControl, scheduler: Any, batch: Any, now_ns: int) -> Ste
 
 
 @guarded
-def _launched(control: StepControl, record: StepRecord, result: Any, now_ns: int) -> None:
-    control.launched(record, result.speculative_num_draft_tokens - 1)
-    setattr(result, _RECORD, record)
-    record.control_ns += monotonic_ns() - now_ns
-
-
-@guarded
-def _processing(_control: StepControl, record: StepRecord, batch: Any, now_ns: int) -> list[Any]:
-    requests: list[Any] = batch.reqs
-    record.first_step = [req.spec_verify_ct == 0 for req in requests]
-    record.after_full_accept = [getattr(req, _FULL, False) for req in requests]
-    record.control_ns += monotonic_ns() - now_ns
-    return requests
-
-
-@guarded
 def _processed(
     control: StepControl, record: StepRecord, requests: list[Any], result: Any, now_ns: int
 ) -> None:
+    """All of a step that is known by now is taken in one call: with cold caches each entry costs anew."""
+    num_steps = result.speculative_num_draft_tokens - 1
     accepted = result.num_correct_drafts_per_req_cpu
-    num_steps = record.num_steps
-    if num_steps:
-        for req, count in zip(requests, accepted, strict=True):
+    first_step, after_full_accept = [], []
+    for req, count in zip(requests, accepted, strict=True):
+        full = getattr(req, _FULL, None)
+        # SGLang has counted this step already; for a request that is over it counts none.
+        first_step.append(full is None and req.spec_verify_ct == 1)
+        after_full_accept.append(full is True)
+        if num_steps:
             setattr(req, _FULL, count == num_steps)
+        elif full is None:
+            setattr(req, _FULL, False)
+    record.first_step = first_step
+    record.after_full_accept = after_full_accept
     record.control_ns += monotonic_ns() - now_ns
-    control.processed(record, accepted, now_ns)
+    control.processed(record, num_steps, accepted, now_ns)
 
 
 @guarded

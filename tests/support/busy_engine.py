@@ -40,11 +40,10 @@ class BusyEngine(SteppedEngine):
         record.control_ns = time.monotonic_ns() - start_ns - record.decision.wait_ns
         length = self.control.num_steps
         time.sleep(0.004 + 0.0002 * length + 0.0001 * batch_size)
-        self.control.launched(record, length)
         record.first_step = [False] * batch_size
         record.after_full_accept = [False] * batch_size
         accepted = [self._accepted(length) for _ in range(batch_size)]
-        self.control.processed(record, accepted, time.monotonic_ns())
+        self.control.processed(record, length, accepted, time.monotonic_ns())
         self.steps += 1
         return record
 

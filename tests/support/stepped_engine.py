@@ -59,12 +59,11 @@ class SteppedEngine:
         length = self.control.num_steps
         time.sleep(self._step_s)
         returned_ns = time.monotonic_ns()
-        self.control.launched(record, length)
         record.first_step = [False] * batch_size
         record.after_full_accept = [False] * batch_size
         record.control_ns += time.monotonic_ns() - returned_ns
         accepted = [min(length, 1)] + [0] * (batch_size - 1)
-        self.control.processed(record, accepted, time.monotonic_ns())
+        self.control.processed(record, length, accepted, time.monotonic_ns())
         return record
 
     def run_until(self, source: str, limit: int = 500) -> int:

@@ -84,7 +84,6 @@ def broken(*_args: Any, **_kwargs: Any) -> Any:
     [
         (StepControl, "begin"),
         (StepControl, "begin_other"),
-        (StepControl, "launched"),
         (StepControl, "processed"),
         (StepControl, "idle"),
         (Mailbox, "at_hand"),
@@ -93,7 +92,6 @@ def broken(*_args: Any, **_kwargs: Any) -> Any:
         (Board, "ask"),
         (Board, "push"),
         (StepRecorder, "launch"),
-        (StepRecorder, "launched"),
         (StepRecorder, "processed"),
         (StepRecorder, "end"),
         (StepRecorder, "running"),

@@ -166,9 +166,8 @@ class EngineAndService(RuleBasedStateMachine):
         assert decision.wait_ns <= 2 * DEADLINE_US * 1_000
         self.conversation.ask((self.steps + 1, batch_size, 100, 0), self.clock.now_ns)
         self.clock.now_ns += MS
-        control.launched(record, control.num_steps)
         record.first_step = record.after_full_accept = [False] * batch_size
-        control.processed(record, [0] * batch_size, self.clock.now_ns)
+        control.processed(record, control.num_steps, [0] * batch_size, self.clock.now_ns)
 
     @rule(ms=st.integers(1, 400))
     def pass_time(self, ms: int) -> None:

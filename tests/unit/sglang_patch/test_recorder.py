@@ -15,16 +15,15 @@ def test_synchronous_scheduling_times_a_step_to_the_next_launch() -> None:
     recorder = StepRecorder(done.append)
     first, second = record(1, 1_000), record(2, 2_000)
     recorder.launch(first)
-    recorder.launched(first, 3)
-    recorder.processed(first, [1, 0], 1_800)
+    recorder.processed(first, 3, [1, 0], 1_800)
     assert done == [], "not over before the next launch"
     recorder.end(2_000, idled=False)
     recorder.launch(second)
     recorder.hand_over()
     assert done == [first]
     assert (first.start_ns, first.end_ns, first.num_steps, first.previous_num_steps) == (1_000, 2_000, 3, -1)
-    recorder.launched(second, 5)
-    assert second.previous_num_steps == 3
+    recorder.processed(second, 5, [1, 0], 2_800)
+    assert (second.num_steps, second.previous_num_steps) == (5, 3)
 
 
 def test_an_idle_engine_does_not_lengthen_its_last_step() -> None:
@@ -32,8 +31,7 @@ def test_an_idle_engine_does_not_lengthen_its_last_step() -> None:
     recorder = StepRecorder(done.append)
     last = record(1, 1_000)
     recorder.launch(last)
-    recorder.launched(last, 3)
-    recorder.processed(last, [1, 0], 1_800)
+    recorder.processed(last, 3, [1, 0], 1_800)
     recorder.end(999_000, idled=True)
     assert done == [last]
     assert last.end_ns == 1_800
@@ -44,11 +42,9 @@ def test_overlap_scheduling_credits_a_late_result_to_its_own_step() -> None:
     recorder = StepRecorder(done.append)
     first, second = record(1, 1_000), record(2, 2_000)
     recorder.launch(first)
-    recorder.launched(first, 3)
     recorder.end(2_000, idled=False)
     recorder.launch(second)
-    recorder.launched(second, 0)
-    recorder.processed(first, [3, 2], 2_500)
+    recorder.processed(first, 3, [3, 2], 2_500)
     recorder.hand_over()
     assert done == [first]
     assert (first.num_steps, first.accepted_drafts, first.end_ns) == (3, [3, 2], 2_000)
@@ -59,8 +55,7 @@ def run(recorder: StepRecorder, steps: int, duration_ns: int) -> None:
         recorder.end(step * duration_ns, idled=False)
         newest = record(step, step * duration_ns)
         recorder.launch(newest)
-        recorder.launched(newest, 3)
-        recorder.processed(newest, [1, 0], step * duration_ns + 1)
+        recorder.processed(newest, 3, [1, 0], step * duration_ns + 1)
 
 
 def test_fast_steps_are_handed_over_together_and_in_order() -> None:
@@ -85,10 +80,9 @@ def test_a_result_that_comes_after_the_engine_went_idle_is_handed_over_at_once()
     recorder = StepRecorder(done.append)
     last = record(1, 1_000)
     recorder.launch(last)
-    recorder.launched(last, 3)
     recorder.end(2_000, idled=True)
     assert done == []
-    recorder.processed(last, [1, 0], 2_500)
+    recorder.processed(last, 3, [1, 0], 2_500)
     assert done == [last]
 
 
