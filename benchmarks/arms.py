@@ -12,7 +12,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +52,10 @@ class ArmPlan(BaseModel):
     logs: Path
     service: str
 
+    def bits(self, labels: Collection[str]) -> int:
+        """Those of the variants that `labels` names, for `Switch.out`."""
+        return sum(1 << bit for bit, variant in enumerate(self.variants) if variant in labels)
+
     def log(self, cell: int) -> Path:
         """Where the slices of one cell are."""
         return self.logs / f"{cell}.jsonl"
@@ -64,10 +68,10 @@ class ArmPlan(BaseModel):
 
 
 class Switch:
-    """Two words that benchmark and scheduler share."""
+    """Three words that benchmark and scheduler share."""
 
     def __init__(self, path: Path) -> None:
-        self._words = map_words(path, 2)
+        self._words = map_words(path, 3)
 
     @property
     def cell(self) -> int:
@@ -87,6 +91,15 @@ class Switch:
     def fixed(self, fixed: bool) -> None:
         self._words[1] = fixed
 
+    @property
+    def out(self) -> int:
+        """The variants that have no turn any more in this cell: one bit each, in the plan's order."""
+        return self._words[2]
+
+    @out.setter
+    def out(self, out: int) -> None:
+        self._words[2] = out
+
 
 class Arms:
     """Decides whose the next steps are, and keeps what came of them."""
@@ -98,7 +111,7 @@ class Arms:
         self._settle = SETTLE_STEPS if len(plan.variants) > 1 else 0
         self._aside: Reins | None = None
         self._cell = 0
-        self._order = _sweeps(plan.variants, plan.seed)
+        self._order = self._sweeps()
         self._requests: dict[str, int] = {}
         self._left = 0
         self._skip = 0
@@ -165,7 +178,7 @@ class Arms:
         self._slice = None
         if self._switch.cell != self._cell:
             self._cell = self._switch.cell
-            self._order = _sweeps(self._plan.variants, self._plan.seed)
+            self._order = self._sweeps()
         sweep, variant = next(self._order) if self._cell else (0, self._plan.variants[0])
         self._left = self._plan.slice_steps + self._settle
         self._skip = self._settle
@@ -174,6 +187,17 @@ class Arms:
             self._slice = Slice(server=server, start=start, sweep=sweep, variant=variant, steps=[])
         if control is not None:
             self._hand_over(control, Variant.parse(variant))
+
+    def _sweeps(self) -> Iterator[tuple[int, str]]:
+        """Endless: the number of the sweep, and each variant that is not out once, in an order of its own."""
+        draw = random.Random(self._plan.seed)
+        sweep = 0
+        while True:
+            sweep += 1
+            out = self._switch.out
+            left = [variant for bit, variant in enumerate(self._plan.variants) if not out >> bit & 1]
+            for variant in draw.sample(left, len(left)):
+                yield sweep, variant
 
     def _hand_over(self, control: StepControl, variant: Variant) -> None:
         if self._aside is None:
@@ -231,16 +255,6 @@ def install() -> None:
     HookRegistry.register(_SCHEDULER + "run_batch", run, HookType.AROUND)
     HookRegistry.register(_SCHEDULER + "process_batch_result", process, HookType.AROUND)
     HookRegistry.register(_SCHEDULER + "on_idle", idle, HookType.AFTER)
-
-
-def _sweeps(variants: tuple[str, ...], seed: int) -> Iterator[tuple[int, str]]:
-    """Endless: the number of the sweep, and each variant once in it, in an order of its own."""
-    draw = random.Random(seed)
-    sweep = 0
-    while True:
-        sweep += 1
-        for variant in draw.sample(variants, len(variants)):
-            yield sweep, variant
 
 
 def _output_tokens(request: Any) -> int:

@@ -29,7 +29,7 @@ from benchmarks.turns import Pace
 from benchmarks.variants import ALGORITHMS, Variant, VariantKind, variants_for
 from benchmarks.workload import LoadKind
 
-DEFAULT_ARM_STEPS = 2
+DEFAULT_ARM_STEPS = 1
 QUICK_ROUNDS = 5
 QUICK_WARMUP_S = 2.0
 QUICK_LEARN_S = 5.0
@@ -74,7 +74,7 @@ def main(
             "--arms",
             min=0,
             help="Decode steps that our server plays ours, then each fixed length, by turns. 0: each fixed "
-            "length has a server of its own, as always on a GPU. Default on a CPU: 2.",
+            "length has a server of its own, as always on a GPU. Default on a CPU: 1.",
         ),
     ] = None,
     starts: Annotated[

@@ -35,6 +35,8 @@ NOTES = (
     "together [95 % confidence over the tenths].",
     "Ratios are taken of what ran at the same times, start by start, then as above; "
     "best fixed is the fixed length with the highest goodput in that cell, known only afterwards.",
+    "A fixed length that the best one beats by 2 % or more with 95 % confidence has no more turns in that "
+    "cell; its numbers are of the sweeps before.",
     "Step time at equal length: a step under control over one at the same length in a fixed arm, of the same "
     "batch size; what is left of ours / best fixed is the choice. Geometric mean: each cell one observation.",
     "TPOT: seconds per token of an answer; in arms of the part that the arm served. ITL: gap between two "

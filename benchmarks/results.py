@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.workload import LoadKind
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 
 class Record(BaseModel):
@@ -110,7 +110,8 @@ class Cell(Record):
     """One model, algorithm, kind of load and number of clients, and what was measured of it.
 
     runs: by the clients, of every variant that has a server of its own. slices: by the schedulers, of all;
-    none where every variant has a server of its own.
+    none where every variant has a server of its own. behind: fixed lengths that had no turns any more from
+    some round on, since others were clearly better.
     """
 
     model: str
@@ -119,6 +120,7 @@ class Cell(Record):
     clients: int
     runs: list[VariantRun] = []
     slices: list[Slice] = []
+    behind: list[str] = []
 
 
 class Environment(Record):

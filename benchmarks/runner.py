@@ -25,7 +25,7 @@ from benchmarks.servers import (
     reset_server,
     server_capacity,
 )
-from benchmarks.stats import Window
+from benchmarks.stats import Window, cell_stats, clearly_behind
 from benchmarks.turns import LoadedServer, Pace, Share, Work, loaded, play_round, shuffled
 from benchmarks.variants import Variant, VariantKind, hosts, plan_groups
 from benchmarks.workload import LoadKind, prompts
@@ -86,8 +86,19 @@ class Measured:
 
     def measure(self, *, on: bool) -> None:
         """What the schedulers do counts, or no longer."""
+        self._leave_out()
         for switch in self.switches.values():
             switch.cell = self.number if on else 0
+
+    def drop_behind(self) -> None:
+        """Arms that are clearly behind by now have no turns any more: the others have more."""
+        if self.arms:
+            self.cell.behind += clearly_behind(cell_stats(self.cell))
+            self._leave_out()
+
+    def _leave_out(self) -> None:
+        for label, plan in self.arms.items():
+            self.switches[label].out = plan.bits(self.cell.behind)
 
     def collect(self, earlier: Sequence[Slice]) -> None:
         """Take what the schedulers have logged by now, after what earlier starts brought."""
@@ -216,6 +227,7 @@ class Runner:
                 await play_round(players, servers, number, work, f"{seed}/{start}/{number}")
                 cell.runs = before + [run for player in players for run in player.runs(start)]
                 measured.collect(earlier)
+                measured.drop_behind()
                 await asyncio.to_thread(self._result.save, self._output)
                 done = f"round {number + 1}/{self._plan.rounds}"
                 self._say(f"{cell_name(cell)}: {done}, {_speeds(cell, start, number)}")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from scipy.special import stdtrit
 
 from benchmarks.results import Cell, Quantiles, RequestRecord, Step, VariantRun
-from benchmarks.slices import SliceStats, evened, slice_stats, step_time_ratio
+from benchmarks.slices import PARTS, SliceStats, evened, slice_stats, step_time_ratio
 from benchmarks.variants import Variant, VariantKind
 
 # A shorter answer says little about the time per token; one cut off by the window's end counts if longer.
@@ -21,6 +21,9 @@ MIN_TPOT_TOKENS = 16
 # Of 95 % confidence, two-sided.
 CONFIDENCE_Z = 1.96
 TAIL = 0.975
+
+# So much worse than the best that an arm's further turns would tell nothing.
+CLEARLY = 0.02
 
 RunKey = tuple[int, int]
 Key = TypeVar("Key")
@@ -194,11 +197,18 @@ class CellStats:
 
     @property
     def best_fixed(self) -> VariantStats | None:
-        """The fixed length with the highest goodput: known only afterwards."""
-        fixed = [
-            stats for label, stats in self.variants.items() if Variant.parse(label).kind is VariantKind.FIXED
-        ]
-        return max(fixed, key=_goodput, default=None)
+        """The fixed length with the highest goodput: known only afterwards.
+
+        Those that left early ran at other times, and left since they were behind.
+        """
+        return max(
+            (one for one in self.fixed if one.label not in self.cell.behind), key=_goodput, default=None
+        )
+
+    @property
+    def fixed(self) -> list[VariantStats]:
+        """The fixed lengths, ascending."""
+        return [one for one in self.variants.values() if Variant.parse(one.label).kind is VariantKind.FIXED]
 
     @property
     def step_time_ratio(self) -> Spread | None:
@@ -211,6 +221,20 @@ class CellStats:
         """The better of no speculation and the best fixed length."""
         plain = [stats for stats in (self.nospec, self.best_fixed) if stats]
         return max(plain, key=_goodput, default=None)
+
+
+def clearly_behind(stats: CellStats) -> list[str]:
+    """Fixed lengths that the best one beats by `CLEARLY` or more with 95 % confidence."""
+    best = stats.best_fixed
+    if best is None:
+        return []
+    rivals = [one for one in stats.fixed if one is not best and one.label not in stats.cell.behind]
+    ratios = {one.label: one.ratio_to(best) for one in rivals if one.server == best.server}
+    return [
+        label
+        for label, ratio in ratios.items()
+        if ratio and ratio.count >= PARTS and ratio.high < 1 - CLEARLY
+    ]
 
 
 def over_cells(ratios: Sequence[Spread | None]) -> Spread | None:

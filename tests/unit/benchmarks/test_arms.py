@@ -155,3 +155,18 @@ def test_tokens_beyond_the_end_of_an_answer_do_not_count(tmp_path: Path) -> None
     for _ in range(2 * (SLICE_STEPS + 1) + 1):
         engine.step()
     assert [step.tokens for one in engine.slices() for step in one.steps] == [{0: 0.0}] * SLICE_STEPS
+
+
+def test_an_arm_that_is_out_has_no_turn_from_the_next_sweep_on(tmp_path: Path) -> None:
+    engine = Engine(tmp_path)
+    engine.switch.cell = 1
+    for _ in range(3 * (SLICE_STEPS + 1)):
+        engine.step()
+    engine.switch.out = engine.plan.bits(["fixed:1", "fixed:9"])
+    for _ in range(4 * (SLICE_STEPS + 1) + 2):
+        engine.step()
+    by_sweep = {
+        sweep: {one.variant for one in engine.slices() if one.sweep == sweep} for sweep in range(1, 4)
+    }
+    assert by_sweep == {1: set(LENGTHS), 2: {OURS, "fixed:3"}, 3: by_sweep[3]}
+    assert "fixed:1" not in by_sweep[3]

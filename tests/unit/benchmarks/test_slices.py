@@ -5,7 +5,7 @@ import pytest
 from benchmarks.arms import OURS
 from benchmarks.results import Slice, Step
 from benchmarks.slices import evened, slice_stats, step_time_ratio
-from benchmarks.stats import cell_stats
+from benchmarks.stats import cell_stats, clearly_behind
 from tests.unit.benchmarks.builders import cell, run
 
 
@@ -33,6 +33,39 @@ def test_a_ratio_of_arms_is_of_all_sweeps_and_its_error_of_tenths_of_them() -> N
     assert (found.middle, found.low, found.high) == (pytest.approx(1 / 1.01),) * 3
     assert found.count == 10
     assert stats.best_fixed.outputs_compared == 0
+
+
+def test_an_arm_is_clearly_behind_if_the_noise_cannot_explain_it() -> None:
+    slices = []
+    for sweep in range(40):
+        noise = 0.02 * (-1) ** (sweep // 4)
+        slices += [
+            slice_of("fixed:1", sweep, step(1, 1.0, 2)),
+            slice_of("fixed:2", sweep, step(2, 1.01 + noise, 2)),
+            slice_of("fixed:3", sweep, step(3, 1.06 + noise, 2)),
+            slice_of(OURS, sweep, step(1, 2.0, 2)),
+        ]
+    measured = cell(run(OURS, 1), slices=slices)
+    assert clearly_behind(cell_stats(measured)) == ["fixed:3"]
+    measured.behind = ["fixed:3"]
+    assert clearly_behind(cell_stats(measured)) == []
+    few = cell(run(OURS, 1), slices=slices[:8])
+    assert clearly_behind(cell_stats(few)) == [], "two sweeps are no evidence"
+
+
+def test_a_length_that_left_early_is_not_the_best_for_having_met_a_fast_machine() -> None:
+    slices = [slice_of("fixed:1", 0, step(1, 0.5, 2))]
+    slices += [slice_of("fixed:3", sweep, step(3, 1.0, 3)) for sweep in range(10)]
+    measured = cell(run(OURS, 1), slices=slices)
+    measured.behind = ["fixed:1"]
+    best = cell_stats(measured).best_fixed
+    assert best is not None
+    assert best.label == "fixed:3"
+
+
+def test_servers_of_their_own_have_all_their_turns() -> None:
+    runs = [run(f"fixed:{k}", 10 * k, number=n) for n in range(20) for k in (1, 3)]
+    assert clearly_behind(cell_stats(cell(*runs))) == []
 
 
 def test_two_servers_are_compared_start_by_start() -> None:
