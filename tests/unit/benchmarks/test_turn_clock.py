@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from benchmarks.turn_clock import VARIABLE, TurnClock, reader
 
 PAUSE_S = 0.2
@@ -42,6 +44,26 @@ def test_the_server_reads_the_same_time(tmp_path: Path) -> None:
     clock.go()
     before_s, read_s, after_s = clock.now_s(), read_ns() / 1e9, clock.now_s()
     assert before_s <= read_s <= after_s
+
+
+def test_a_stop_in_the_middle_of_a_reading_does_not_move_the_clock_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, system_ns, stops = TurnClock(tmp_path / "clock"), time.monotonic_ns, [PAUSE_S]
+    before_ns = reader(tmp_path / "clock")()
+
+    def interrupted_ns() -> int:
+        now_ns = system_ns()
+        if stops:
+            pause_s = stops.pop()
+            clock.stop()
+            time.sleep(pause_s)
+            clock.go()
+        return now_ns
+
+    monkeypatch.setattr(time, "monotonic_ns", interrupted_ns)
+    assert reader(tmp_path / "clock")() >= before_ns
+    assert stops == []
 
 
 def test_a_process_takes_over_the_clock_that_its_environment_names(tmp_path: Path) -> None:
