@@ -31,7 +31,7 @@ from rich.table import Table
 
 from benchmarks import environment
 from benchmarks.results import Environment, Record
-from benchmarks.stats import Spread, percentile
+from benchmarks.spread import Spread, percentile
 from control_service.core.models import EngineModels
 from control_service.core.policies.make import make_policy
 from control_service.core.session import EngineSession, LeaseTerms

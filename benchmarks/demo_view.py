@@ -12,7 +12,8 @@ from rich.live import Live
 
 from benchmarks.admin import mode_name
 from benchmarks.report import ABSENT, Table
-from benchmarks.stats import CellStats, Spread
+from benchmarks.spread import Spread
+from benchmarks.stats import CellStats
 from benchmarks.variants import Variant, VariantKind
 from turbospec.v1 import admin_pb2
 

@@ -10,16 +10,10 @@ import rich.table
 from rich.console import Console
 from rich.markup import escape
 
+from benchmarks.control_stats import control_stats
 from benchmarks.results import BenchResult, Cell, Quantiles
-from benchmarks.stats import (
-    CellStats,
-    Spread,
-    VariantStats,
-    cell_stats,
-    control_stats,
-    over_cells,
-    percentile,
-)
+from benchmarks.spread import Spread, over_cells, percentile
+from benchmarks.stats import CellStats, VariantStats, cell_stats
 from benchmarks.variants import VariantKind
 from benchmarks.workload import LoadKind
 

@@ -111,32 +111,28 @@ def step_time_ratio(stats: Mapping[str, SliceStats], variant: str) -> tuple[floa
     own = stats[variant]
     others = [one for one in stats.values() if one is not own and one.server == own.server]
 
-    def log_ratio(parts: Iterable[Part]) -> float | None:
-        kept = list(parts)
-        return _log_ratio(
-            [step for part in kept for step in own.parts[part]],
-            [step for part in kept for one in others for step in one.parts.get(part, ())],
-        )
-
-    whole = log_ratio(own.parts)
-    if whole is None:
+    # Part by part: an arm that had no more turns from some sweep on met the machine of the sweeps before.
+    ratios = [
+        _log_ratio(steps, [step for one in others for step in one.parts.get(part, ())])
+        for part, steps in own.parts.items()
+    ]
+    count = sum(shared for _, shared in ratios)
+    if not count:
         return None
-    ratios = [log_ratio([part]) for part in own.parts]
-    return math.exp(whole), [math.exp(ratio) for ratio in ratios if ratio is not None]
+    whole = sum(ratio * shared for ratio, shared in ratios) / count
+    return math.exp(whole), [math.exp(ratio) for ratio, shared in ratios if shared]
 
 
-def _log_ratio(own: Iterable[Step], others: Iterable[Step]) -> float | None:
+def _log_ratio(own: Iterable[Step], others: Iterable[Step]) -> tuple[float, int]:
+    """Of steps of the same kind, by how many `own` has of it; and how many it has that `others` have too."""
     seconds, other_seconds = _seconds_by_kind(own), _seconds_by_kind(others)
     shared = seconds.keys() & other_seconds.keys()
     count = sum(len(seconds[kind]) for kind in shared)
-    if not count:
-        return None
-    return sum(
-        len(seconds[kind])
-        / count
-        * math.log(statistics.fmean(seconds[kind]) / statistics.fmean(other_seconds[kind]))
+    total = sum(
+        len(seconds[kind]) * math.log(statistics.fmean(seconds[kind]) / statistics.fmean(other_seconds[kind]))
         for kind in shared
     )
+    return total / max(count, 1), count
 
 
 def _seconds_by_kind(steps: Iterable[Step]) -> dict[tuple[int, int], list[float]]:

@@ -2,96 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from scipy.special import stdtrit
-
-from benchmarks.results import Cell, Quantiles, RequestRecord, Step, VariantRun
+from benchmarks.results import Cell, RequestRecord, Step, VariantRun
 from benchmarks.slices import PARTS, SliceStats, evened, slice_stats, step_time_ratio
+from benchmarks.spread import Spread
 from benchmarks.variants import Variant, VariantKind
 
 # A shorter answer says little about the time per token; one cut off by the window's end counts if longer.
 MIN_TPOT_TOKENS = 16
 
-# Of 95 % confidence, two-sided.
-CONFIDENCE_Z = 1.96
-TAIL = 0.975
-
 # So much worse than the best that an arm's further turns would tell nothing.
 CLEARLY = 0.02
 
 RunKey = tuple[int, int]
-Key = TypeVar("Key")
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The middle of some rounds, and where the true one lies with 95 % confidence."""
-
-    middle: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Spread | None:
-        """The median of rounds of the same servers; None if there are no values.
-
-        The interval runs between two of the values, by their ranks (binomial distribution): whatever
-        the shape of the noise. Of fewer than six values it is the extremes.
-
-        >>> Spread.of(range(30))
-        Spread(middle=14.5, low=9, high=20, count=30)
-        """
-        kept = sorted(values)
-        if not kept:
-            return None
-        outside = max(0, int((len(kept) - CONFIDENCE_Z * math.sqrt(len(kept))) / 2))
-        return cls(statistics.median(kept), kept[outside], kept[-1 - outside], len(kept))
-
-    @classmethod
-    def of_starts(cls, values: Sequence[float]) -> Spread | None:
-        """The mean over starts; None if there are fewer than two.
-
-        values: of each start, its rounds taken together. What a process is dealt by its start it keeps for
-        life: rounds cannot average that out, only starts can. So each start counts as one observation, and
-        the interval is Student's t over them.
-
-        >>> spread = Spread.of_starts([1.0, 1.2, 1.1])
-        >>> f"{spread.middle:.3f} [{spread.low:.3f}..{spread.high:.3f}] of {spread.count}"
-        '1.100 [0.852..1.348] of 3'
-        """
-        if len(values) < 2:
-            return None
-        return cls.about(statistics.fmean(values), values)
-
-    @classmethod
-    def about(cls, middle: float, values: Sequence[float]) -> Spread:
-        """Of the whole, whose parts have these values: the interval is Student's t over the parts."""
-        reach = math.inf
-        if len(values) > 1:
-            reach = float(stdtrit(len(values) - 1, TAIL)) * statistics.stdev(values) / math.sqrt(len(values))
-        return cls(middle, middle - reach, middle + reach, len(values))
-
-
-def percentile(values: Iterable[float], percent: float) -> float | None:
-    """Linear between the two nearest ranks; None if there are no values.
-
-    >>> percentile([1.0, 2.0, 3.0, 4.0], 50)
-    2.5
-    """
-    ranked = sorted(values)
-    if not ranked:
-        return None
-    place = (len(ranked) - 1) * percent / 100
-    below = int(place)
-    above = min(below + 1, len(ranked) - 1)
-    return ranked[below] + (ranked[above] - ranked[below]) * (place - below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,19 +163,6 @@ def clearly_behind(stats: CellStats) -> list[str]:
     ]
 
 
-def over_cells(ratios: Sequence[Spread | None]) -> Spread | None:
-    """The geometric mean of the cells' ratios, each cell an observation; None if fewer than two have one.
-
-    >>> spread = over_cells([Spread(0.5, 0.4, 0.6, 10), None, Spread(2.0, 1.9, 2.1, 10)])
-    >>> spread.middle, spread.count
-    (1.0, 2)
-    """
-    spread = Spread.of_starts([math.log(ratio.middle) for ratio in ratios if ratio])
-    if spread is None:
-        return None
-    return Spread(math.exp(spread.middle), math.exp(spread.low), math.exp(spread.high), spread.count)
-
-
 def cell_stats(cell: Cell) -> CellStats:
     """Derive the numbers of one cell from its runs."""
     sliced = slice_stats(cell.slices), slice_stats(evened(cell.slices))
@@ -272,52 +185,6 @@ def window_tokens(run: VariantRun) -> int:
         for request in run.requests
         for at_s, count in zip(request.chunk_s, request.chunk_tokens, strict=True)
         if run.window_start_s <= at_s < run.window_end_s
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ControlStats:
-    """What control did over all runs of one cell; microseconds are of an engine's life so far.
-
-    Of several starts, those of the engine whose 99th percentile was the highest.
-    """
-
-    steps: int
-    switches_per_1000_steps: float
-    mean_accepted_length: float | None
-    share_by_num_steps: dict[int, float]
-    share_by_source: dict[str, float]
-    fallbacks_by_reason: dict[str, int]
-    drops_by_cause: dict[str, int]
-    step_control_us: Quantiles
-    decision_wait_us: Quantiles
-    answer_us: Quantiles
-
-
-def control_stats(runs: Sequence[VariantRun]) -> ControlStats | None:
-    """Sum what the service counted during `runs`; None if it counted no step."""
-    deltas = [run.control for run in runs if run.control]
-    steps = sum(delta.steps for delta in deltas)
-    if not steps:
-        return None
-    # Of every start the newest reading: it covers the engine's whole life, the earlier ones are part of it.
-    newest = {run.group: run.control for run in runs if run.control}.values()
-    committed = sum(delta.committed_tokens for delta in deltas)
-    # Every request of a step commits one token more than it accepted drafts.
-    request_steps = committed - sum(delta.accepted_tokens for delta in deltas)
-    return ControlStats(
-        steps=steps,
-        switches_per_1000_steps=1000 * sum(delta.switches for delta in deltas) / steps,
-        mean_accepted_length=committed / request_steps if request_steps else None,
-        share_by_num_steps={
-            k: n / steps for k, n in sorted(_sum(d.steps_by_num_steps for d in deltas).items())
-        },
-        share_by_source={k: n / steps for k, n in sorted(_sum(d.steps_by_source for d in deltas).items())},
-        fallbacks_by_reason=_sum(delta.fallbacks_by_reason for delta in deltas),
-        drops_by_cause=_sum(delta.drops_by_cause for delta in deltas),
-        step_control_us=_worst(delta.step_control_us for delta in newest),
-        decision_wait_us=_worst(delta.decision_wait_us for delta in newest),
-        answer_us=_worst(delta.answer_us for delta in newest),
     )
 
 
@@ -394,10 +261,6 @@ def _digests(runs: Iterable[VariantRun]) -> dict[tuple[int, ...], str]:
     }
 
 
-def _worst(quantiles: Iterable[Quantiles]) -> Quantiles:
-    return max(quantiles, key=lambda one: one.p99)
-
-
 def _order(label: str) -> tuple[int, int]:
     variant = Variant.parse(label)
     return list(VariantKind).index(variant.kind), variant.num_steps
@@ -405,10 +268,3 @@ def _order(label: str) -> tuple[int, int]:
 
 def _goodput(stats: VariantStats) -> float:
     return stats.goodput.middle if stats.goodput else 0.0
-
-
-def _sum(counts: Iterable[dict[Key, int]]) -> dict[Key, int]:
-    total: Counter[Key] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(total)

@@ -49,7 +49,6 @@ def reader(path: Path) -> Callable[[], int]:
     paused_ns, monotonic_ns = map_words(path, 1), time.monotonic_ns
 
     def turn_ns() -> int:
-        paused = paused_ns[0]
         while True:
             paused, now_ns = paused_ns[0], monotonic_ns()
             # Otherwise there was a stop in between, which only one of the two knows of.

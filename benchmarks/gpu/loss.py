@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.results import Record, RequestRecord
-from benchmarks.stats import percentile
+from benchmarks.spread import percentile
 from benchmarks.turns import cut
 
 

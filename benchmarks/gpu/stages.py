@@ -23,7 +23,7 @@ from benchmarks.load import LoadGenerator
 from benchmarks.models import Model
 from benchmarks.results import Cell, VariantRun
 from benchmarks.servers import Server, ServerSet
-from benchmarks.stats import percentile
+from benchmarks.spread import percentile
 from benchmarks.turns import cut
 from benchmarks.variants import Variant, VariantKind
 from benchmarks.workload import LoadKind

@@ -25,7 +25,7 @@ from benchmarks.service.cores import Cores, pinned
 from benchmarks.service.load import LoadedEngine, Tally, profile_of
 from benchmarks.service.results import Asking, Trial
 from benchmarks.service.spans import SpanPool
-from benchmarks.stats import percentile
+from benchmarks.spread import percentile
 
 START_TIMEOUT_S: Final = 30.0
 POLL_S: Final = 0.05

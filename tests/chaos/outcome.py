@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from benchmarks.stats import percentile
+from benchmarks.spread import percentile
 from tests.chaos.steps import Step
 from turbospec.v1 import telemetry as names
 

@@ -63,6 +63,20 @@ def test_a_length_that_left_early_is_not_the_best_for_having_met_a_fast_machine(
     assert best.label == "fixed:3"
 
 
+def test_what_control_costs_a_step_does_not_depend_on_when_an_arm_left() -> None:
+    """The machine is slower later, where only ours still runs that length."""
+    slices = []
+    for sweep in range(40):
+        seconds = 1.0 if sweep < 20 else 2.0
+        slices.append(slice_of(OURS, sweep, step(1, 1.01 * seconds, 2)))
+        if sweep < 20:
+            slices.append(slice_of("fixed:1", sweep, step(1, seconds, 2)))
+    found = step_time_ratio(slice_stats(slices), OURS)
+    assert found is not None
+    whole, parts = found
+    assert [whole, *parts] == [pytest.approx(1.01)] * 6
+
+
 def test_servers_of_their_own_have_all_their_turns() -> None:
     runs = [run(f"fixed:{k}", 10 * k, number=n) for n in range(20) for k in (1, 3)]
     assert clearly_behind(cell_stats(cell(*runs))) == []

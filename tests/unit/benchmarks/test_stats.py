@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.control_stats import control_stats
 from benchmarks.results import Quantiles
-from benchmarks.stats import Spread, Window, cell_stats, control_stats, percentile
+from benchmarks.spread import Spread, percentile
+from benchmarks.stats import Window, cell_stats
 from tests.unit.benchmarks.builders import cell, control, request, run
 
 
