@@ -138,7 +138,8 @@ class Prober:
             if self._due(step_index, bucket, index, float(gain[index])):
                 return int(index)
         if forecast.lengths[incumbent] == 0:
-            most = forecast.most_log_goodput - forecast.log_goodput[incumbent]
+            # Optimistic about its price too: it may have been paid in a slow moment.
+            most = forecast.most_log_goodput - forecast.log_goodput[incumbent] + OPTIMISM_Z * error
             if most.max() <= MIN_MOST_UPSIDE:
                 return None
             for index in np.flatnonzero(most > MIN_UPSIDE)[:1].tolist():

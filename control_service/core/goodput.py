@@ -18,12 +18,13 @@ from control_service.core.guard import Guard
 from control_service.core.policy import ModelView, merge_tiers, tier_sizes
 from control_service.core.types import Choice, EngineProfile, Prediction, StepObservation, StepQuery, Tier
 
-SWITCH_Z = 0.5
+SWITCH_Z = 0.3
 MIN_GAIN = 0.01
-# Right after a switch the evidence to switch again must be this much stronger, fading.
-REMORSE = 4.0
-# ... and somewhat stronger where another batch size asks for it: batches jitter.
-REMORSE_ELSEWHERE = 1.0
+# Right after a switch another one must gain so much more, fading. A share of goodput, not standard errors:
+# back and forth between near ties is all it shall prevent, not the way back from a bad choice.
+REMORSE_GAIN = 0.04
+# ... and somewhat more where another batch size asks for it: batches jitter.
+REMORSE_GAIN_ELSEWHERE = 0.01
 REMORSE_STEPS = 400.0
 ANY_BUCKET = -1
 SETTLE_STEPS = 200.0
@@ -198,7 +199,7 @@ class GoodputPolicy:
                 length = self._lengths[self._incumbent]
             else:
                 elsewhere = self._forecast(forecaster, size, per_request * size)
-                length = self._lengths[_better(elsewhere, self._incumbent, SWITCH_Z)]
+                length = self._lengths[_better(elsewhere, self._incumbent, SWITCH_Z, 0.0)]
             lengths_by_size.append((size, length))
         cached = _Cached(key, reason, merge_tiers(lengths_by_size), forecast, forecast.predictions())
         self._cached = cached
@@ -213,7 +214,8 @@ class GoodputPolicy:
         if self._incumbent is None:
             self._incumbent, self._settled_at = forecast.best, query.step_index
             return "best_goodput"
-        best = _better(forecast, self._incumbent, self._switch_z(query.step_index, bucket))
+        z, remorse_gain = self._switch_z(query.step_index), self._remorse_gain(query.step_index, bucket)
+        best = _better(forecast, self._incumbent, z, remorse_gain)
         if best != self._incumbent:
             self._incumbent = best
             self._switched_at, self._switched_bucket = query.step_index, bucket
@@ -231,24 +233,25 @@ class GoodputPolicy:
             self._switched_at = -math.inf
         self._prober.forget_backoffs()
 
-    def _switch_z(self, step_index: int, bucket: int) -> float:
+    def _switch_z(self, step_index: int) -> float:
         # The first choice was made with what little the tour had told by then: nothing speaks for it yet.
-        settled = 1.0 - math.exp((self._settled_at - step_index) / SETTLE_STEPS)
-        remorse = REMORSE if bucket == self._switched_bucket else REMORSE_ELSEWHERE
-        remorse *= math.exp((self._switched_at - step_index) / REMORSE_STEPS)
-        return SWITCH_Z * settled * (1.0 + remorse)
+        return SWITCH_Z * (1.0 - math.exp((self._settled_at - step_index) / SETTLE_STEPS))
+
+    def _remorse_gain(self, step_index: int, bucket: int) -> float:
+        gain = REMORSE_GAIN if bucket == self._switched_bucket else REMORSE_GAIN_ELSEWHERE
+        return gain * math.exp((self._switched_at - step_index) / REMORSE_STEPS)
 
     def _everywhere(self, num_steps: int, reason: str) -> Choice:
         return Choice(num_steps, reason, (Tier(self._max_running_requests, num_steps),), ())
 
 
-def _better(forecast: BatchForecast, incumbent: int, z: float) -> int:
-    """The best length if it beats the incumbent beyond doubt, else the incumbent."""
+def _better(forecast: BatchForecast, incumbent: int, z: float, extra_gain: float) -> int:
+    """The best length if it beats the incumbent beyond doubt and by that much more, else the incumbent."""
     best = forecast.best
     if best == incumbent:
         return incumbent
     gain, error = forecast.gains(incumbent)
-    return best if gain[best] > max(MIN_GAIN, z * float(error[best])) else incumbent
+    return best if gain[best] > max(MIN_GAIN, z * float(error[best])) + extra_gain else incumbent
 
 
 def _override(tiers: tuple[Tier, ...], batch_size: int, upper: int, num_steps: int) -> tuple[Tier, ...]:

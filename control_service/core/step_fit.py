@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
+from control_service.core.machine_speed import separate
 from control_service.core.samples import SampleArrays
 
 FloatArray = npt.NDArray[np.float64]
@@ -38,20 +39,15 @@ HUBER_SPREADS = 1.5
 # A fit that prices the smallest step below this share of the median one is not physical.
 LEAST_SHARE = 0.01
 IRLS_ROUNDS = 2
-BLOCK_STEPS = 16.0
-BLOCKS_MIN = 4
-BLOCKS_MAX = 4_096
-# A cell speaks for the speed of a block as far as it is known from so many samples elsewhere.
-TRUST_COUNT = 8.0
-WITNESSES_MIN = 0.5
-SLOWNESS_MAX = 0.8
+# The second time without what the machine's speed did to the samples of the first.
+ROUNDS = 2
 SPREAD_MIN = 0.01
 # How far cells stray from the backbone, as a ratio: bounds of the estimate.
 STRAY_MIN, STRAY_MAX, STRAY_START = 0.04, 0.30, 0.10
 CONTEXT_STRAY = 0.05
 # No correction may price a step below this share of the backbone.
 FACTOR_MIN = 0.1
-# Neighbouring steps share their noise, so n samples are worth fewer.
+# Neighbouring steps share more than their block's speed, so n samples are worth fewer.
 NOISE_INFLATION = 1.5
 # The first steps of a cell may cost more than those to come (memory, kernels, caches that nobody used yet):
 # so far may a single sample be off, as a ratio, and half as far with each one more.
@@ -102,8 +98,10 @@ class StepTimeFit(NamedTuple):
         return np.asarray(base * np.maximum(factor, FACTOR_MIN))
 
 
-def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray) -> StepTimeFit | None:
-    """Fit all samples; lengths [K], sizes [M] upper bounds of the buckets.
+def fit_step_times(
+    samples: SampleArrays, lengths: FloatArray, sizes: FloatArray, now_steps: int
+) -> StepTimeFit | None:
+    """Fit all samples; lengths [K], sizes [M] upper bounds of the buckets; now_steps: steps observed so far.
 
     None if the result is not physical (a step priced at next to nothing).
     """
@@ -113,17 +111,19 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray
     cell_count = shape[0] * shape[1]
     age_weight = np.maximum(np.exp2(-samples.age_steps / AGE_HALF_LIFE_STEPS), AGE_WEIGHT_MIN)
     features = _features(length, samples.paid_size, samples.context_tokens)
-    coefficients = _backbone(features, samples.seconds, age_weight, cell, cell_count)
-    predicted = features @ coefficients
-    if not np.all(np.isfinite(predicted)) or not np.all(predicted > 0.0):
-        return None
-    error = samples.seconds / predicted - 1.0
-    cells = _cells(samples, error, age_weight, cell, cell_count)
-    speed = _speed(error, cells.sample_weight, samples.age_steps, cell, cell_count, cells.spread)
-    doubt = np.zeros(cell_count)
-    if speed is not None:
-        cells = _cells(samples, (1.0 + error) / (1.0 + speed.slowness) - 1.0, age_weight, cell, cell_count)
-        doubt = speed.doubt
+    slowness = np.zeros(len(length))
+    for _ in range(ROUNDS):
+        seconds = samples.seconds / (1.0 + slowness)
+        coefficients = _backbone(features, seconds, age_weight, cell, cell_count)
+        predicted = features @ coefficients
+        if not np.all(np.isfinite(predicted)) or not np.all(predicted > 0.0):
+            return None
+        cells = _cells(samples, seconds / predicted - 1.0, age_weight, cell, cell_count)
+        error = samples.seconds / predicted - 1.0
+        speed = separate(
+            error, cells.robust, age_weight, now_steps - samples.age_steps, cell, cell_count, SPREAD_MIN
+        )
+        slowness = speed.slowness
     speculating = (lengths > 0).astype(np.float64)
     constant, fixed, request, step, request_step, context, fixed_context = coefficients
     center = np.where(cells.weight > 0.0, cells.center, 1.0).reshape(shape)
@@ -143,65 +143,16 @@ def fit_step_times(samples: SampleArrays, lengths: FloatArray, sizes: FloatArray
     least = fit.length_terms + fit.request_terms
     if float(least.min()) < LEAST_SHARE * _median(samples.seconds):
         return None
-    return _shrink(fit, cells, sizes, doubt.reshape(shape))
-
-
-class _Speed(NamedTuple):
-    """slowness: [n] how much slower than usual the machine was at each sample. doubt: [cells] variance of a
-    cell's mean that is due to the machine's speed."""
-
-    slowness: FloatArray
-    doubt: FloatArray
-
-
-def _speed(
-    error: FloatArray,
-    weight: FloatArray,
-    age_steps: FloatArray,
-    cell: npt.NDArray[np.int64],
-    cell_count: int,
-    spread: float,
-) -> _Speed | None:
-    """The machine's own speed over time; None if it is steady.
-
-    Clocks and neighbours move it. Steps of the same dozen (a block) share it, whatever their length. What
-    a block says of a cell is compared with what the cell's *other* blocks say, so that a length that ran in
-    one slow minute only is not what that minute is judged by. It is believed as far as blocks scatter
-    beyond what sampling explains.
-    """
-    block = np.minimum(age_steps / BLOCK_STEPS, BLOCKS_MAX).astype(np.int64)
-    pairs, place = np.unique(block * cell_count + cell, return_inverse=True)
-    of_block, of_cell = np.divmod(pairs, cell_count)
-    count = np.bincount(place, weight)
-    total = np.bincount(place, weight * error)
-    elsewhere = np.maximum(np.bincount(of_cell, count, cell_count)[of_cell] - count, 0.0)
-    told = np.bincount(of_cell, total, cell_count)[of_cell] - total
-    known = count * elsewhere / (elsewhere + TRUST_COUNT)
-    departure = total / np.maximum(count, 1e-12) - told / np.maximum(elsewhere, 1e-12)
-    witnesses = np.bincount(of_block, known)
-    mean = np.bincount(of_block, known * departure) / np.maximum(witnesses, 1e-12)
-    seen = witnesses > WITNESSES_MIN
-    if int(seen.sum()) < BLOCKS_MIN:
-        return None
-    noise = max(spread, SPREAD_MIN) ** 2
-    scatter = float(np.average(mean[seen] ** 2 - noise / witnesses[seen], weights=np.sqrt(witnesses[seen])))
-    if scatter < noise / BLOCK_STEPS:
-        return None
-    believed = np.clip(mean * witnesses / (witnesses + noise / scatter), -SLOWNESS_MAX, SLOWNESS_MAX)
-    # What the others of its block cannot tell about the speed, a cell's mean is in doubt of.
-    unknown = scatter * noise / (np.maximum(witnesses[of_block] - known, 0.0) * scatter + noise)
-    per_cell = np.maximum(np.bincount(of_cell, count, cell_count), 1e-12)
-    doubt = np.bincount(of_cell, count**2 * unknown, cell_count) / per_cell**2
-    return _Speed(believed[block], doubt)
+    slope = cells.slope.reshape(shape)
+    return _shrink(fit, speed.mean.reshape(shape), speed.variance.reshape(shape), slope, sizes)
 
 
 class _Cells(NamedTuple):
     weight: FloatArray
-    mean: FloatArray
     slope: FloatArray
     center: FloatArray
     spread: float
-    sample_weight: FloatArray
+    robust: FloatArray
 
 
 def _features(length: FloatArray, paid_size: FloatArray, context_tokens: FloatArray) -> FloatArray:
@@ -255,17 +206,18 @@ def _cells(
     cell: npt.NDArray[np.int64],
     cell_count: int,
 ) -> _Cells:
-    """Robust mean error and context slope of every cell."""
+    """Robust weights of the samples, and the context slope of every cell."""
     # An outlier must not drag the start: errors are bounded before the first mean.
     middle = _median(error)
     weight = age_weight * _huber(error - middle)
     residual = error
-    mean = np.zeros(cell_count)
+    robust = np.ones_like(error)
     for _ in range(IRLS_ROUNDS):
         total = np.maximum(np.bincount(cell, weight, cell_count), 1e-12)
         mean = np.bincount(cell, weight * error, cell_count) / total
         residual = error - mean[cell]
-        weight = age_weight * _huber(residual)
+        robust = _huber(residual)
+        weight = age_weight * robust
     spread = max(float(1.4826 * _median(np.abs(residual))), SPREAD_MIN)
     total = np.asarray(np.bincount(cell, weight, cell_count), dtype=np.float64)
     safe = np.maximum(total, 1e-12)
@@ -273,14 +225,17 @@ def _cells(
     relative = samples.context_tokens / center[cell] - 1.0
     curvature = np.bincount(cell, weight * relative**2, cell_count) + (spread / CONTEXT_STRAY) ** 2
     slope = np.bincount(cell, weight * relative * residual, cell_count) / curvature
-    return _Cells(total, mean, slope, center, spread, weight)
+    return _Cells(total, slope, center, spread, robust)
 
 
-def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray, doubt: FloatArray) -> StepTimeFit:
-    """Pull every cell toward its bucket and every bucket toward the backbone."""
-    shape = fit.weight.shape
-    mean, weight = cells.mean.reshape(shape), fit.weight
-    noise = NOISE_INFLATION * cells.spread**2
+def _shrink(
+    fit: StepTimeFit, mean: FloatArray, variance: FloatArray, slope: FloatArray, sizes: FloatArray
+) -> StepTimeFit:
+    """Pull every cell toward its bucket and every bucket toward the backbone.
+
+    mean, variance, slope: [M, K] relative error of the backbone, variance of that mean, change with context.
+    """
+    weight, noise = fit.weight, NOISE_INFLATION * variance
     visited = weight > 0.0
     trust = np.where(visited, weight / (weight + 4.0), 0.0)
     bucket_trust = trust.sum(axis=1, keepdims=True)
@@ -290,7 +245,7 @@ def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray, doubt: FloatArra
     reach = 1.0 + _distance(np.asarray(visited.any(axis=1)))[:, None]
     prior_precision = 1.0 / (stray * reach) ** 2
     first_use = (FIRST_USE_STRAY * np.exp2(1.0 - np.maximum(weight, 1.0))) ** 2
-    evidence = np.where(visited, 1.0 / (noise / np.maximum(weight, 1e-12) + doubt + first_use), 0.0)
+    evidence = np.where(visited, 1.0 / (noise + first_use), 0.0)
     precision = prior_precision + evidence
     pull = evidence / precision
     correction = np.where(visited, bucket + pull * (mean - bucket), bucket)
@@ -298,17 +253,19 @@ def _shrink(fit: StepTimeFit, cells: _Cells, sizes: FloatArray, doubt: FloatArra
     by_context = fit.context_terms[None, :] * fit.context_center
     rest = fit.length_terms[None, :] + fit.request_terms[None, :] * sizes[:, None]
     lowest = -(1.0 + correction) * by_context / np.maximum(3.0 * by_context + rest, 1e-12)
-    slope = np.where(visited, np.maximum(cells.slope.reshape(shape), lowest), 0.0)
+    slope = np.where(visited, np.maximum(slope, lowest), 0.0)
     return fit._replace(correction=correction, context_correction=slope, variance=1.0 / precision)
 
 
-def _stray(deviation: FloatArray, noise: float, weight: FloatArray, visited: npt.NDArray[np.bool_]) -> float:
+def _stray(
+    deviation: FloatArray, noise: FloatArray, weight: FloatArray, visited: npt.NDArray[np.bool_]
+) -> float:
     """Scatter of cells about their bucket beyond what sampling explains (method of moments)."""
     solid = visited & (weight >= 2.0)
     count = int(solid.sum())
     if count < 3:
         return STRAY_START
-    excess = float(np.mean(deviation[solid] ** 2 - noise / weight[solid]))
+    excess = float(np.mean(deviation[solid] ** 2 - noise[solid]))
     pooled = (max(excess, 0.0) * count + 3.0 * STRAY_START**2) / (count + 3.0)
     return float(np.clip(np.sqrt(pooled), STRAY_MIN, STRAY_MAX))
 

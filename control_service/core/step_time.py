@@ -87,6 +87,7 @@ class StepTimeModel:
             self._samples.arrays(self._clock),
             np.array(self._lengths, dtype=np.float64),
             np.array(self._buckets.sizes, dtype=np.float64),
+            self._clock,
         )
         if fit is None:
             self.not_ready_reason = "the fit prices a step at next to nothing"

@@ -234,21 +234,28 @@ def test_no_input_makes_a_price_that_is_not_a_positive_number(
     assert np.all(np.isfinite(model.fit.variance) & (model.fit.variance > 0.0))
 
 
-def test_a_length_that_ran_in_a_slow_minute_only_is_not_priced_by_it() -> None:
-    """Others that ran beside it tell how slow the machine was; else it would cost 3 times length 0."""
+def in_a_slow_minute(slowness: float) -> StepTimeModel:
+    """Length 3 ran for six steps only, in a minute that was so much slower; it takes twice what 0 takes."""
     rng, model, index, previous = random.Random(4), StepTimeModel((0, 3), BatchBuckets((), 8)), 0, 0
     for block in range(40):
-        slowness = 1.5 if block in (2, 3, 4) else 1.0
+        factor = slowness if block in (2, 3, 4) else 1.0
         for place in range(16):
             index += 1
             length = 3 if block == 3 and place < 6 else 0
-            seconds = (0.02 if length else 0.01) * slowness * rng.lognormvariate(0.0, 0.03)
+            seconds = (0.02 if length else 0.01) * factor * rng.lognormvariate(0.0, 0.03)
             model.observe(observation(index, length, (0, 0, 0, 0), seconds, previous_num_steps=previous))
             previous = length
     model.refit()
+    return model
+
+
+def test_a_length_that_ran_in_a_slow_minute_only_is_not_priced_by_it() -> None:
+    """Others that ran beside it tell how slow the machine was; else it would cost 3 times length 0."""
+    model, steady = in_a_slow_minute(1.5), in_a_slow_minute(1.0)
     assert model.fit is not None
+    assert steady.fit is not None
     bucket = model.buckets.index(4)
     without, with_drafts = model.fit.seconds(bucket, 4, 400.0)
     assert 1.9 < with_drafts / without < 2.6
     # Few samples of a moving machine: more doubt than their number alone would leave.
-    assert model.fit.variance[bucket, 1] > 4.0 * model.fit.variance[bucket, 0]
+    assert model.fit.variance[bucket, 1] > 4.0 * steady.fit.variance[bucket, 1]
