@@ -241,9 +241,11 @@ def _shrink(
     bucket_trust = trust.sum(axis=1, keepdims=True)
     bucket = (trust * mean).sum(axis=1, keepdims=True) / (bucket_trust + 1.0)
     stray = _stray(mean - bucket, noise, weight, visited)
-    # An unvisited bucket strays more, the farther from visited ones.
+    # Cells stray from a backbone that was fitted to them less than those that it never saw ...
+    unseen = np.where(visited, stray, max(stray, STRAY_START))
+    # ... and an unvisited bucket strays more, the farther from visited ones.
     reach = 1.0 + _distance(np.asarray(visited.any(axis=1)))[:, None]
-    prior_precision = 1.0 / (stray * reach) ** 2
+    prior_precision = 1.0 / (unseen * reach) ** 2
     first_use = (FIRST_USE_STRAY * np.exp2(1.0 - np.maximum(weight, 1.0))) ** 2
     evidence = np.where(visited, 1.0 / (noise + first_use), 0.0)
     precision = prior_precision + evidence

@@ -87,6 +87,19 @@ def test_unvisited_cells_are_predicted_from_visited_ones() -> None:
     assert fit.variance[bucket].min() > fit.variance[model.buckets.index(1), 0]
 
 
+def test_a_length_that_never_ran_at_a_batch_size_is_worth_a_look_there() -> None:
+    """However well the backbone fits what it was fitted to: it is out by some percent elsewhere."""
+    rng, model = random.Random(3), StepTimeModel(LENGTHS, BatchBuckets((), 16))
+    for size in (1, 2, 4):
+        for length in LENGTHS:
+            feed(model, size, length, 40, rng)
+    feed(model, 8, 3, 200, rng)
+    fit = ready(model)
+    doubt = fit.variance[model.buckets.index(8)] ** 0.5
+    assert doubt[LENGTHS.index(3)] < 0.03
+    assert min(doubt[index] for index, length in enumerate(LENGTHS) if length != 3) >= 0.1
+
+
 def test_a_cell_that_strays_from_the_backbone_is_believed() -> None:
     """A staircase: one cell costs half as much again as its neighbours say."""
     rng, model = random.Random(3), StepTimeModel(LENGTHS, BatchBuckets((), 16))
