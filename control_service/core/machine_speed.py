@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -55,30 +56,45 @@ def separate(
     block = (taken_at_steps // BLOCK_STEPS).astype(np.int64)
     cells, of_cell = _numbered(cell)
     blocks, of_block = _numbered(np.minimum(block.max() - block, BLOCKS_MAX))
-    shape = (len(blocks), len(cells))
-    pair = of_block * len(cells) + of_cell
-
-    def by_pair(values: FloatArray) -> FloatArray:
-        return np.asarray(np.bincount(pair, values, shape[0] * shape[1]), dtype=np.float64).reshape(shape)
-
+    # Pairs of a block and a cell that ran in it: few of all there could be, and sums over them need no BLAS,
+    # whose threads would wait for a core that the engine has.
+    pairs, pair = _numbered(of_block * len(cells) + of_cell)
+    row, column = np.divmod(pairs, len(cells))
+    count, total, squares = _sums(pair, weight), _sums(pair, weight * error), _sums(pair, weight**2)
     # A block ages as a whole: an old one of many samples is still one look at the machine.
     today = np.bincount(of_block, age_weight) / np.bincount(of_block)
-    count, total = by_pair(weight), by_pair(weight * error)
-    residual = error - (total / np.maximum(count, 1e-12)).ravel()[pair]
+    residual = error - (total / count)[pair]
     within = float((weight * today[of_block] * residual**2).sum())
-    noise, scatter = _variances(count, total, by_pair(weight**2), today[:, None], within)
+    noise, scatter = _variances(_Pairs(column, today[row], count, total, squares), within)
     noise = max(noise, least**2)
     # What a block's samples share counts once: the more of them, the less each one says.
-    shared = scatter / (noise + scatter * count.sum(axis=1))
-    of_blocks = total.sum(axis=1)
-    precision = np.diag(today @ count) - (count * (today * shared)[:, None]).T @ count
+    of_blocks = np.bincount(row, total)
+    shared = scatter / (noise + scatter * np.bincount(row, count))
+    looks = sparse.csr_array((count, (row, column)), shape=(len(blocks), len(cells)))
+    once = looks.multiply((today * shared)[:, None]).T.tocsr()
+    precision = np.diag(np.bincount(column, today[row] * count)) - (once @ looks).toarray()
     inverse = np.linalg.inv(precision)
-    found = inverse @ (today @ total - (count * (today * shared)[:, None]).T @ of_blocks)
-    slowness = np.clip(shared * (of_blocks - count @ found), -SLOWNESS_MAX, SLOWNESS_MAX)
+    found = inverse @ (np.bincount(column, today[row] * total) - once @ of_blocks)
+    slowness = np.clip(shared * (of_blocks - looks @ found), -SLOWNESS_MAX, SLOWNESS_MAX)
     mean, variance = np.zeros(cell_count), np.zeros(cell_count)
     mean[cells] = found
     variance[cells] = noise * np.diag(inverse)
     return MachineSpeed(mean, variance, slowness[of_block])
+
+
+class _Pairs(NamedTuple):
+    """A block and a cell that ran in it; [pairs]. today: how much the block counts; weight, total, squares:
+    sums of weight, weight * error and weight²."""
+
+    cell: IntArray
+    today: FloatArray
+    weight: FloatArray
+    total: FloatArray
+    squares: FloatArray
+
+
+def _sums(of: IntArray, values: FloatArray) -> FloatArray:
+    return np.asarray(np.bincount(of, values), dtype=np.float64)
 
 
 def _numbered(values: IntArray) -> tuple[IntArray, IntArray]:
@@ -89,21 +105,21 @@ def _numbered(values: IntArray) -> tuple[IntArray, IntArray]:
     return different, place[values]
 
 
-def _variances(
-    count: FloatArray, total: FloatArray, squares: FloatArray, today: FloatArray, within: float
-) -> tuple[float, float]:
-    """Of a step about its block, and of a block about what is usual. count, total, squares: [blocks, cells]
-    sums of weight, weight * error and weight²; today: [blocks, 1] how much a block counts; within: sum of
-    today * weight * (error less the mean of its pair)²."""
-    own = squares / np.maximum(count, 1e-12)
-    counted = today * count
-    in_cell = counted.sum(axis=0)
-    usual = (today * total).sum(axis=0) / in_cell
-    between = float((counted * (total / np.maximum(count, 1e-12) - usual) ** 2).sum())
-    freedom = float((today * (count - own)).sum())
+def _variances(pairs: _Pairs, within: float) -> tuple[float, float]:
+    """Of a step about its block, and of a block about what is usual.
+
+    within: sum of today * weight * (error less the mean of its pair)².
+    """
+    own = pairs.squares / pairs.weight
+    counted = pairs.today * pairs.weight
+    in_cell = np.bincount(pairs.cell, counted)
+    usual = np.bincount(pairs.cell, pairs.today * pairs.total) / in_cell
+    between = float((counted * (pairs.total / pairs.weight - usual[pairs.cell]) ** 2).sum())
+    freedom = float((pairs.today * (pairs.weight - own)).sum())
     # What `between` is expected to be: so many variances of a step, and so many of a block.
-    of_steps = float((today * own).sum() - ((today**2 * squares).sum(axis=0) / in_cell).sum())
-    of_blocks = float((in_cell - (counted**2).sum(axis=0) / in_cell).sum())
+    shared_steps = np.bincount(pairs.cell, pairs.today**2 * pairs.squares) / in_cell
+    of_steps = float((pairs.today * own).sum() - shared_steps.sum())
+    of_blocks = float((in_cell - np.bincount(pairs.cell, counted**2) / in_cell).sum())
     if freedom <= 1e-9:
         noise = between / max(of_steps + PRIOR_SCATTER_SHARE * of_blocks, 1.0)
     else:
