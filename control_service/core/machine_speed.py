@@ -18,7 +18,7 @@ from scipy import sparse
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-BLOCK_STEPS = 16.0
+BLOCK_STEPS = 8.0
 BLOCKS_MAX = 4_096
 # Of the first few blocks nobody can tell how much blocks scatter: begin with this share of a step's variance,
 # believed as much as so many blocks.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -12,10 +13,13 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 MAX_REGIMES = 64
-SAMPLES_PER_REGIME = 128
+SAMPLES_PER_REGIME = 256
 # Of a regime that is full, one in so many is kept: what is kept must reach back to the last time that
 # another length was looked at, or nothing tells how fast the machine was then.
 KEPT_ONE_IN = 8
+# ... but all that ran so many steps before and after another length: nothing else tells as well how fast the
+# machine was for that one.
+WITNESS_STEPS = 8
 # Contexts within a factor of four share a regime.
 CONTEXT_REGIME_LOG2 = 2.0
 
@@ -51,6 +55,10 @@ class RegimeSamples:
         self._offered = [0] * MAX_REGIMES
         self._touched_at = [0] * MAX_REGIMES
         self._slot: dict[tuple[int, int, int], int] = {}
+        # The newest samples that were thinned out, and the step at which another length ran.
+        self._thinned: deque[tuple[int, tuple[float, ...]]] = deque(maxlen=WITNESS_STEPS)
+        self._length_index = -1
+        self._changed_at = -WITNESS_STEPS
 
     def __len__(self) -> int:
         return int(np.minimum(self._count, SAMPLES_PER_REGIME).sum())
@@ -70,12 +78,24 @@ class RegimeSamples:
         slot = self._slot_of((length_index, bucket_index, magnitude))
         self._touched_at[slot] = now
         self._offered[slot] += 1
+        if length_index != self._length_index:
+            self._length_index, self._changed_at = length_index, now
+            for witness_slot, witness in self._thinned:
+                if now - witness[-1] <= WITNESS_STEPS:
+                    self._keep(witness_slot, witness)
+            self._thinned.clear()
+        row = (length_index, bucket_index, paid_size, context_tokens, seconds, now)
+        is_thinned = self._count[slot] >= SAMPLES_PER_REGIME and self._offered[slot] % KEPT_ONE_IN != 0
+        if is_thinned and now - self._changed_at > WITNESS_STEPS:
+            self._thinned.append((slot, row))
+        else:
+            self._keep(slot, row)
+
+    def _keep(self, slot: int, row: tuple[float, ...]) -> None:
         count = int(self._count[slot])
-        if count >= SAMPLES_PER_REGIME and self._offered[slot] % KEPT_ONE_IN:
-            return
         # Full, it is thinned evenly, and not from its old end.
-        row = count if count < SAMPLES_PER_REGIME else count * _SCATTER % SAMPLES_PER_REGIME
-        self._rows[slot, row] = (length_index, bucket_index, paid_size, context_tokens, seconds, now)
+        place = count if count < SAMPLES_PER_REGIME else count * _SCATTER % SAMPLES_PER_REGIME
+        self._rows[slot, place] = row
         self._count[slot] += 1
 
     def arrays(self, now: int) -> SampleArrays:
@@ -100,6 +120,8 @@ class RegimeSamples:
         if slot == MAX_REGIMES:
             idle = min(self._slot, key=lambda key: self._touched_at[self._slot[key]])
             slot = self._slot.pop(idle)
+            # Some may be of the regime that gives way.
+            self._thinned.clear()
         self._slot[regime] = slot
         self._count[slot] = self._offered[slot] = 0
         return slot

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control_service.core.buckets import BatchBuckets
-from control_service.core.samples import SAMPLES_PER_REGIME, RegimeSamples
+from control_service.core.samples import SAMPLES_PER_REGIME, WITNESS_STEPS, RegimeSamples
 from control_service.core.step_time import StepTimeModel
 from tests.unit.control_service.factories import observation
 
@@ -144,6 +144,32 @@ def test_steady_traffic_does_not_erase_what_was_learned_elsewhere() -> None:
     fit = ready(model)
     expected = [truth(8, length, 4_000) for length in LENGTHS]
     assert fit.seconds(model.buckets.index(8), 8, 4_000) == pytest.approx(expected, rel=0.08)
+
+
+def test_what_ran_around_a_look_is_kept_of_a_regime_that_is_full() -> None:
+    """Else hardly anything tells how fast the machine was in the five steps of another length."""
+    samples = RegimeSamples()
+
+    def run(first: int, last: int, length_index: int) -> None:
+        for now in range(first, last):
+            samples.add(
+                length_index=length_index,
+                bucket_index=0,
+                paid_size=1,
+                context_tokens=500,
+                seconds=0.01,
+                now=now,
+            )
+
+    run(0, 1_000, 1)
+    run(1_000, 1_005, 2)
+    run(1_005, 1_100, 1)
+    kept = samples.arrays(1_100)
+    taken_at = set((1_100 - kept.age_steps[kept.length_index == 1]).astype(int).tolist())
+    near = set(range(1_000 - WITNESS_STEPS, 1_000)) | set(range(1_005, 1_005 + WITNESS_STEPS))
+    assert len(near & taken_at) >= 0.9 * len(near)
+    # Far from it, one in a few.
+    assert len(set(range(900, 980)) & taken_at) <= 0.2 * 80
 
 
 def test_sample_memory_is_bounded_and_the_idle_regime_goes_first() -> None:
