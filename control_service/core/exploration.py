@@ -56,8 +56,9 @@ class Prober:
 
     Two kinds of rivals: one whose forecast could be better within its uncertainty, and,
     from length 0 (which yields no acceptance data, so its estimate only ages), the shortest
-    length that would pay if everything were accepted. Each rival of each bucket backs off
-    exponentially, and all of them together live within a budget of lost steps.
+    length that would pay if everything were accepted and its price were a standard error lower.
+    Each rival of each bucket backs off exponentially, and all of them together live within a
+    budget of lost steps.
     """
 
     def __init__(self) -> None:

@@ -60,19 +60,19 @@ def separate(
     # whose threads would wait for a core that the engine has.
     pairs, pair = _numbered(of_block * len(cells) + of_cell)
     row, column = np.divmod(pairs, len(cells))
-    count, total, squares = _sums(pair, weight), _sums(pair, weight * error), _sums(pair, weight**2)
+    believed, total, squares = _sums(pair, weight), _sums(pair, weight * error), _sums(pair, weight**2)
     # A block ages as a whole: an old one of many samples is still one look at the machine.
     today = np.bincount(of_block, age_weight) / np.bincount(of_block)
-    residual = error - (total / count)[pair]
+    residual = error - (total / believed)[pair]
     within = float((weight * today[of_block] * residual**2).sum())
-    noise, scatter = _variances(_Pairs(column, today[row], count, total, squares), within)
+    noise, scatter = _variances(_Pairs(column, today[row], believed, total, squares), within)
     noise = max(noise, least**2)
     # What a block's samples share counts once: the more of them, the less each one says.
     of_blocks = np.bincount(row, total)
-    shared = scatter / (noise + scatter * np.bincount(row, count))
-    looks = sparse.csr_array((count, (row, column)), shape=(len(blocks), len(cells)))
+    shared = scatter / (noise + scatter * np.bincount(row, believed))
+    looks = sparse.csr_array((believed, (row, column)), shape=(len(blocks), len(cells)))
     once = looks.multiply((today * shared)[:, None]).T.tocsr()
-    precision = np.diag(np.bincount(column, today[row] * count)) - (once @ looks).toarray()
+    precision = np.diag(np.bincount(column, today[row] * believed)) - (once @ looks).toarray()
     inverse = np.linalg.inv(precision)
     found = inverse @ (np.bincount(column, today[row] * total) - once @ of_blocks)
     slowness = np.clip(shared * (of_blocks - looks @ found), -SLOWNESS_MAX, SLOWNESS_MAX)

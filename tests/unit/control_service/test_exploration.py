@@ -94,6 +94,13 @@ def test_from_length_0_nobody_looks_where_every_draft_accepted_would_hardly_pay(
     assert {probe.num_steps for probe in probes(Prober(), hardly, 0, 2_000)} == {1}
 
 
+def test_from_length_0_a_price_in_doubt_is_no_reason_not_to_look() -> None:
+    """What it is judged by may have been paid in a slow moment, and only a look can tell."""
+    doubtful = forecast((1.0, 0.6, 0.4), error=0.2)
+    doubtful.most_log_goodput = doubtful.log_goodput[0] + np.log((1.0, 0.98, 0.7))
+    assert {probe.num_steps for probe in probes(Prober(), doubtful, 0, 2_000)} == {1}
+
+
 def test_where_steps_are_slow_the_first_probe_waits_for_its_budget() -> None:
     def first(step_s: float) -> int:
         return probes(Prober(), forecast((1.0, 0.7, 0.1), error=0.5, step_s=step_s), 0, 4_000)[
