@@ -38,48 +38,52 @@ class MachineSpeed(NamedTuple):
     slowness: FloatArray
 
 
-def separate(
-    error: FloatArray,
-    weight: FloatArray,
-    age_weight: FloatArray,
-    taken_at_steps: FloatArray,
-    cell: IntArray,
-    cell_count: int,
-    least: float,
-) -> MachineSpeed:
-    """Tell cells from blocks. Samples [n]: error, relative; weight > 0, how far it is believed;
-    age_weight > 0, how much it counts today; taken_at_steps, from anywhere, but from the same at every fit,
-    or blocks would not stay the same; cell.
+class Looks:
+    """Which cells ran in which blocks, of samples [n]; `separate` may be asked of it again and again."""
 
-    least: a step scatters by no less about its block, relative.
-    """
-    block = (taken_at_steps // BLOCK_STEPS).astype(np.int64)
-    cells, of_cell = _numbered(cell)
-    blocks, of_block = _numbered(np.minimum(block.max() - block, BLOCKS_MAX))
-    # Pairs of a block and a cell that ran in it: few of all there could be, and sums over them need no BLAS,
-    # whose threads would wait for a core that the engine has.
-    pairs, pair = _numbered(of_block * len(cells) + of_cell)
-    row, column = np.divmod(pairs, len(cells))
-    believed, total, squares = _sums(pair, weight), _sums(pair, weight * error), _sums(pair, weight**2)
-    # A block ages as a whole: an old one of many samples is still one look at the machine.
-    today = np.bincount(of_block, age_weight) / np.bincount(of_block)
-    residual = error - (total / believed)[pair]
-    within = float((weight * today[of_block] * residual**2).sum())
-    noise, scatter = _variances(_Pairs(column, today[row], believed, total, squares), within)
-    noise = max(noise, least**2)
-    # What a block's samples share counts once: the more of them, the less each one says.
-    of_blocks = np.bincount(row, total)
-    shared = scatter / (noise + scatter * np.bincount(row, believed))
-    looks = sparse.csr_array((believed, (row, column)), shape=(len(blocks), len(cells)))
-    once = looks.multiply((today * shared)[:, None]).T.tocsr()
-    precision = np.diag(np.bincount(column, today[row] * believed)) - (once @ looks).toarray()
-    inverse = np.linalg.inv(precision)
-    found = inverse @ (np.bincount(column, today[row] * total) - once @ of_blocks)
-    slowness = np.clip(shared * (of_blocks - looks @ found), -SLOWNESS_MAX, SLOWNESS_MAX)
-    mean, variance = np.zeros(cell_count), np.zeros(cell_count)
-    mean[cells] = found
-    variance[cells] = noise * np.diag(inverse)
-    return MachineSpeed(mean, variance, slowness[of_block])
+    def __init__(
+        self, age_weight: FloatArray, taken_at_steps: FloatArray, cell: IntArray, cell_count: int
+    ) -> None:
+        """age_weight: [n] > 0, how much a sample counts today. taken_at_steps: [n] from anywhere, but from
+        the same at every fit, or blocks would not stay the same. cell: [n] in 0..cell_count - 1."""
+        block = (taken_at_steps // BLOCK_STEPS).astype(np.int64)
+        self._cell_count = cell_count
+        self._cells, of_cell = _numbered(cell)
+        blocks, self._of_block = _numbered(np.minimum(block.max() - block, BLOCKS_MAX))
+        # Pairs of a block and a cell that ran in it: few of all there could be, and sums over them need no
+        # BLAS, whose threads would wait for a core that the engine has.
+        pairs, self._pair = _numbered(self._of_block * len(self._cells) + of_cell)
+        self._row, self._column = np.divmod(pairs, len(self._cells))
+        self._shape = (len(blocks), len(self._cells))
+        # A block ages as a whole: an old one of many samples is still one look at the machine.
+        self._today = np.bincount(self._of_block, age_weight) / np.bincount(self._of_block)
+
+    def separate(self, error: FloatArray, weight: FloatArray, least: float) -> MachineSpeed:
+        """Tell cells from blocks. error: [n] relative; weight: [n] > 0, how far a sample is believed.
+
+        least: a step scatters by no less about its block, relative.
+        """
+        row, column, today = self._row, self._column, self._today
+        believed, total = _sums(self._pair, weight), _sums(self._pair, weight * error)
+        pairs = _Pairs(column, today[row], believed, total, _sums(self._pair, weight**2))
+        residual = error - (total / believed)[self._pair]
+        within = float((weight * today[self._of_block] * residual**2).sum())
+        noise, scatter = _variances(pairs, within)
+        noise = max(noise, least**2)
+        # What a block's samples share counts once: the more of them, the less each one says.
+        of_blocks = np.bincount(row, total)
+        shared = scatter / (noise + scatter * np.bincount(row, believed))
+        looks = sparse.csr_array((believed, (row, column)), shape=self._shape)
+        of_once = believed * (today * shared)[row]
+        once = sparse.csr_array((of_once, (row, column)), shape=self._shape).T.tocsr()
+        precision = np.diag(np.bincount(column, today[row] * believed)) - (once @ looks).toarray()
+        inverse = np.linalg.inv(precision)
+        found = inverse @ (np.bincount(column, today[row] * total) - once @ of_blocks)
+        slowness = np.clip(shared * (of_blocks - looks @ found), -SLOWNESS_MAX, SLOWNESS_MAX)
+        mean, variance = np.zeros(self._cell_count), np.zeros(self._cell_count)
+        mean[self._cells] = found
+        variance[self._cells] = noise * np.diag(inverse)
+        return MachineSpeed(mean, variance, slowness[self._of_block])
 
 
 class _Pairs(NamedTuple):

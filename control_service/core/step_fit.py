@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 
-from control_service.core.machine_speed import separate
+from control_service.core.machine_speed import Looks
 from control_service.core.samples import SampleArrays
 
 FloatArray = npt.NDArray[np.float64]
@@ -111,6 +111,7 @@ def fit_step_times(
     cell_count = shape[0] * shape[1]
     age_weight = np.maximum(np.exp2(-samples.age_steps / AGE_HALF_LIFE_STEPS), AGE_WEIGHT_MIN)
     features = _features(length, samples.paid_size, samples.context_tokens)
+    looks = Looks(age_weight, now_steps - samples.age_steps, cell, cell_count)
     slowness = np.zeros(len(length))
     for _ in range(ROUNDS):
         seconds = samples.seconds / (1.0 + slowness)
@@ -120,9 +121,7 @@ def fit_step_times(
             return None
         cells = _cells(samples, seconds / predicted - 1.0, age_weight, cell, cell_count)
         error = samples.seconds / predicted - 1.0
-        speed = separate(
-            error, cells.robust, age_weight, now_steps - samples.age_steps, cell, cell_count, SPREAD_MIN
-        )
+        speed = looks.separate(error, cells.robust, SPREAD_MIN)
         slowness = speed.slowness
     speculating = (lengths > 0).astype(np.float64)
     constant, fixed, request, step, request_step, context, fixed_context = coefficients

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from control_service.core.machine_speed import BLOCK_STEPS, MachineSpeed, separate
+from control_service.core.machine_speed import BLOCK_STEPS, Looks, MachineSpeed
 
 FloatArray = npt.NDArray[np.float64]
 LEAST = 0.01
@@ -36,7 +36,7 @@ def separated(seen: History, age_weight: FloatArray | None = None, cell_count: i
     ones = np.ones(len(seen.error))
     ages = ones if age_weight is None else age_weight
     steps = np.arange(len(seen.error), dtype=np.float64)
-    return separate(seen.error, ones, ages, steps, seen.cell, cell_count, LEAST)
+    return Looks(ages, steps, seen.cell, cell_count).separate(seen.error, ones, LEAST)
 
 
 def with_looks(steps: int, every: int, look_steps: int = 4) -> npt.NDArray[np.int64]:
