@@ -42,8 +42,11 @@ class Forecaster:
         self._drafts = np.array(lengths, dtype=np.float64)
         self._tokens = acceptance.tokens[chosen]
         self._log_tokens = np.log(self._tokens)
-        # Everything accepted: the most that each length could ever commit.
-        self._most_log_tokens = np.log1p(self._drafts)
+        # [K, K] The most that each length could commit for all that steps of another one tell: every draft
+        # beyond theirs accepted.
+        reach = np.array([acceptance.tokens[k] - acceptance.tokens[k - 1] if k else 1.0 for k in chosen])
+        beyond = np.maximum(self._drafts[None, :] - self._drafts[:, None], 0.0)
+        self._most_log_tokens = np.log(self._tokens[:, None] + reach[:, None] * beyond)
         relative = acceptance.gradient[chosen] / self._tokens[:, None]
         self._token_variance = (relative**2) @ acceptance.variance
         difference = relative[:, None, :] - relative[None, :, :]
@@ -67,14 +70,13 @@ class Forecaster:
         bucket = self.buckets.index(batch_size)
         seconds = self.fit.seconds(bucket, self.buckets.paid_size(batch_size), context_tokens)
         log_seconds = np.log(seconds)
-        most = self._most_log_tokens - np.log(self._at_a_known_price(bucket, seconds))
         return BatchForecast(
             lengths=self.lengths,
             batch_size=batch_size,
             tokens=self._tokens * batch_size,
             seconds=seconds,
             log_goodput=self._log_tokens - log_seconds,
-            most_log_goodput=most,
+            most_log_goodput=self._most_log_tokens - np.log(self._at_a_known_price(bucket, seconds)),
             time_variance=self.fit.variance[bucket],
             token_variance=self._token_variance,
             difference_variance=self._difference_variance,
@@ -93,8 +95,9 @@ class Forecaster:
 class BatchForecast:
     """What every length would do for one batch; arrays are [K] over the candidates.
 
-    most_log_goodput: were every draft accepted. It says whom to look at, so it must not come from a price
-    that nobody has paid: the fit prefers constants, and prices lengths that never ran here too low.
+    most_log_goodput: [K, K] were every draft accepted that is beyond those of the first length. It says whom
+    to look at, so it must not come from a price that nobody has paid: the fit prefers constants, and prices
+    lengths that never ran here too low.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class BatchForecast:
         self.batch_size = batch_size
         self.seconds = seconds
         self.log_goodput = log_goodput
-        self.most_log_goodput = most_log_goodput
+        self._most_log_goodput = most_log_goodput
         self._tokens = tokens
         self._time_variance = time_variance
         self._token_variance = token_variance
@@ -125,7 +128,8 @@ class BatchForecast:
         allowed = self.seconds <= max(step_limit_s, float(self.seconds.min()))
         limited = copy(self)
         limited.log_goodput = np.where(allowed, self.log_goodput, self.log_goodput - RULED_OUT)
-        limited.most_log_goodput = np.where(allowed, self.most_log_goodput, self.most_log_goodput - RULED_OUT)
+        most = self._most_log_goodput
+        limited._most_log_goodput = np.where(allowed, most, most - RULED_OUT)
         return limited
 
     @property
@@ -140,6 +144,14 @@ class BatchForecast:
         error = np.sqrt(variance)
         error[index] = 0.0
         return gain, error
+
+    def most_gains(self, index: int, z: float) -> FloatArray:
+        """[K] log-goodput gain of every longer length over `index`, if every draft that `index` does not see
+        were accepted and prices were z standard errors better; minus infinity of the others."""
+        gain = self._most_log_goodput[index] - self.log_goodput[index]
+        error = np.sqrt(self._time_variance + self._time_variance[index])
+        longer = np.arange(len(self.lengths)) > index
+        return np.where(longer, gain + z * error, -np.inf)
 
     def predictions(self) -> tuple[Prediction, ...]:
         """The same as plain values."""

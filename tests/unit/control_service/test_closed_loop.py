@@ -49,3 +49,26 @@ def test_on_a_slow_engine_a_change_of_acceptance_pays_before_the_next_one() -> N
     world = next(world for world in MOVING if world.name.startswith("slow"))
     results = [simulate(world, seed) for seed in SEEDS]
     assert all(result.ratio > 1.01 for result in results), [result.line() for result in results]
+
+
+def test_later_drafts_that_turn_good_are_noticed_from_a_short_length() -> None:
+    """A length sees nothing of drafts beyond it, and the few that the tour had were all rejected."""
+    turned_s = 10.0
+
+    def acceptance(now_s: float) -> tuple[float, ...]:
+        return (0.26, 0.45, 0.5, 0.5, 0.5) if now_s < turned_s else (0.40, 0.8, 0.85, 0.85, 0.85)
+
+    prices = {0: 1.0, 1: 1.12, 3: 1.28, 5: 2.1}
+    world = World(
+        "copies later",
+        acceptance,
+        lambda _, length, __: 0.01 * prices[length],
+        lambda _: 1,
+        candidates=tuple(prices),
+        duration_s=40.0,
+        # A thousand steps after the change.
+        warm_up_s=turned_s + 12.0,
+        noise=0.12,
+    )
+    results = [simulate(world, seed) for seed in range(12)]
+    assert sum(result.ratio for result in results) / len(results) > 0.97, [r.line() for r in results]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import numpy as np
 
 from control_service.core.exploration import (
     BACKOFF_START_STEPS,
+    BEYOND_FIRST_STEPS,
+    BEYOND_SHARE,
     BLIND_BACKOFF_S,
     PROBE_STEPS,
     Probe,
@@ -20,8 +21,14 @@ LENGTHS = (0, 1, 3)
 
 
 def forecast(
-    goodput: tuple[float, ...], *, error: float = 0.02, batch_size: int = 4, step_s: float = 0.01
+    goodput: tuple[float, ...],
+    *,
+    most: tuple[float, ...] = (1.0, 1.8, 3.0),
+    error: float = 0.02,
+    batch_size: int = 4,
+    step_s: float = 0.01,
 ) -> BatchForecast:
+    """most: goodput of every length were every draft accepted that is not seen."""
     size = len(LENGTHS)
     log_goodput = np.log(np.array(goodput))
     return BatchForecast(
@@ -30,8 +37,7 @@ def forecast(
         tokens=np.ones(size),
         seconds=np.full(size, step_s),
         log_goodput=log_goodput,
-        # Everything accepted, at the same price.
-        most_log_goodput=np.log1p(np.array(LENGTHS)) + math.log(goodput[0]) - 0.1 * np.array(LENGTHS),
+        most_log_goodput=np.tile(np.log(np.array(most)), (size, 1)),
         time_variance=np.full(size, error**2 / 2.0),
         token_variance=np.zeros(size),
         difference_variance=np.zeros((size, size)),
@@ -87,18 +93,28 @@ def test_from_length_0_the_shortest_length_that_could_pay_is_looked_at() -> None
 
 
 def test_from_length_0_nobody_looks_where_every_draft_accepted_would_hardly_pay() -> None:
-    hardly = forecast((1.0, 0.6, 0.4), error=0.001)
-    hardly.most_log_goodput = hardly.log_goodput[0] + np.log((1.0, 1.05, 1.05))
+    hardly = forecast((1.0, 0.6, 0.4), most=(1.0, 1.05, 1.05), error=0.001)
     assert probes(Prober(), hardly, 0, 2_000) == []
-    hardly.most_log_goodput = hardly.log_goodput[0] + np.log((1.0, 1.05, 1.5))
+    hardly = forecast((1.0, 0.6, 0.4), most=(1.0, 1.05, 1.5), error=0.001)
     assert {probe.num_steps for probe in probes(Prober(), hardly, 0, 2_000)} == {1}
 
 
 def test_from_length_0_a_price_in_doubt_is_no_reason_not_to_look() -> None:
     """What it is judged by may have been paid in a slow moment, and only a look can tell."""
-    doubtful = forecast((1.0, 0.6, 0.4), error=0.2)
-    doubtful.most_log_goodput = doubtful.log_goodput[0] + np.log((1.0, 0.98, 0.7))
+    doubtful = forecast((1.0, 0.6, 0.4), most=(1.0, 0.98, 0.7), error=0.2)
     assert {probe.num_steps for probe in probes(Prober(), doubtful, 0, 2_000)} == {1}
+
+
+def test_a_length_beyond_what_is_seen_is_looked_at_however_little_is_thought_of_it() -> None:
+    """The drafts that it adds were rejected in another load: nothing since has told of them."""
+    seen = forecast((0.8, 1.0, 0.85), error=0.001)
+    started = probes(Prober(), seen, 1, 10_000)
+    assert {probe.num_steps for probe in started} == {3}
+    assert started[0].first_step_index > BEYOND_FIRST_STEPS
+    lost_steps = 4 * (1.0 - 0.85) * len(started)
+    assert 0.5 * BEYOND_SHARE < lost_steps / 10_000 < 1.5 * BEYOND_SHARE
+    hopeless = forecast((0.8, 1.0, 0.85), most=(0.8, 1.0, 1.05), error=0.001)
+    assert probes(Prober(), hopeless, 1, 10_000) == []
 
 
 def test_where_steps_are_slow_the_first_probe_waits_for_its_budget() -> None:

@@ -26,7 +26,7 @@ def forecast(seconds_by_length: dict[int, float]) -> BatchForecast:
 def test_a_length_that_never_ran_is_not_hoped_to_be_cheaper_a_draft_than_one_that_did() -> None:
     """Where a draft costs as much as a step, no length pays even though every draft were accepted."""
     seen = forecast({0: 0.01, 1: 0.02})
-    hope = seen.most_log_goodput - seen.log_goodput[0]
+    hope = seen.most_gains(0, 0.0)
     assert hope.max() < 0.02
     # By the fit alone, which prefers constants, one would.
     assert (np.log1p(seen.lengths) - np.log(seen.seconds / seen.seconds[0])).max() > 0.1
@@ -34,5 +34,5 @@ def test_a_length_that_never_ran_is_not_hoped_to_be_cheaper_a_draft_than_one_tha
 
 def test_a_length_that_ran_is_hoped_for_at_its_own_price() -> None:
     seen = forecast({0: 0.01, 1: 0.02, 3: 0.022})
-    hope = seen.most_log_goodput - seen.log_goodput[0]
+    hope = seen.most_gains(0, 0.0)
     assert hope[seen.lengths.index(3)] > np.log(4 / 2.2) - 0.1
