@@ -73,8 +73,9 @@ def main(
         typer.Option(
             "--arms",
             min=0,
-            help="Decode steps that our server plays ours, then each fixed length, by turns. 0: each fixed "
-            "length has a server of its own, as always on a GPU. Default on a CPU: 1.",
+            help="Decode steps that count, after one that pays for the change: so many ours, then each fixed "
+            "length, by turns. 0: each has a server of its own, as always on a GPU, and as n-gram drafts of "
+            "copied text need, which are accepted in runs. Default on a CPU: 1.",
         ),
     ] = None,
     starts: Annotated[
