@@ -124,7 +124,8 @@ class Board:
                 return self._reading
 
     def push(self, record: StepRecord) -> None:
-        """Append a finished record; if the agent has fallen a whole ring behind it is dropped and counted."""
+        """Append a finished record. Dropped and counted if the agent has fallen a whole ring behind, or if a
+        number of it does not fit."""
         words = self._words
         head = words[_HEAD]
         size = record.batch_size
@@ -138,29 +139,34 @@ class Board:
             # The form would pad or cut it, and credit requests with each other's drafts.
             raise ValueError(f"{len(of_requests)} bytes of {size} requests, not 3 of each")
         num_steps, source, reason, decision_id, shadow_num_steps, wait_ns = record.decision
-        self._form.pack_into(
-            self._bytes,
-            self._ring_at + head % self.ring_size * self._slot_bytes,
-            record.step_index,
-            size,
-            record.context_tokens,
-            record.waiting_requests,
-            decision_id,
-            wait_ns,
-            record.control_ns,
-            record.start_ns,
-            record.end_ns,
-            record.draft_ns,
-            record.verify_ns,
-            record.draft_extend_ns,
-            # Two small codes in one word.
-            source * _CODES + reason,
-            num_steps,
-            record.num_steps,
-            record.previous_num_steps,
-            shadow_num_steps,
-            of_requests,
-        )
+        try:
+            self._form.pack_into(
+                self._bytes,
+                self._ring_at + head % self.ring_size * self._slot_bytes,
+                record.step_index,
+                size,
+                record.context_tokens,
+                record.waiting_requests,
+                decision_id,
+                wait_ns,
+                record.control_ns,
+                record.start_ns,
+                record.end_ns,
+                record.draft_ns,
+                record.verify_ns,
+                record.draft_extend_ns,
+                # Two small codes in one word.
+                source * _CODES + reason,
+                num_steps,
+                record.num_steps,
+                record.previous_num_steps,
+                shadow_num_steps,
+                of_requests,
+            )
+        except struct.error:
+            # A number that cannot be (a clock went back): not worth the control of all steps to come.
+            words[_DROPPED] += 1
+            return
         words[_HEAD] = head + 1
 
     # -- engine: written seldom ----------------------------------------------

@@ -66,6 +66,16 @@ def test_a_stop_in_the_middle_of_a_reading_does_not_move_the_clock_back(
     assert stops == []
 
 
+def test_what_is_read_between_the_order_to_stop_and_the_stop_does_not_come_again(tmp_path: Path) -> None:
+    clock = TurnClock(tmp_path / "clock")
+    read_ns = reader(tmp_path / "clock")
+    clock.stop()
+    time.sleep(PAUSE_S)
+    late_ns = read_ns()
+    clock.go()
+    assert read_ns() >= late_ns
+
+
 def test_a_process_takes_over_the_clock_that_its_environment_names(tmp_path: Path) -> None:
     clock = TurnClock(tmp_path / "clock")
     clock.stop()

@@ -123,6 +123,17 @@ def test_a_full_ring_drops_and_counts_and_goes_on() -> None:
     assert agent.dropped == 4
 
 
+def test_a_record_with_a_number_that_cannot_be_is_dropped_and_counted() -> None:
+    engine, agent = pair()
+    engine.push(record(1))
+    backwards = record(2)
+    backwards.control_ns = -1
+    engine.push(backwards)
+    engine.push(record(3))
+    assert agent.dropped == 1
+    assert [entry.step_index for entry in agent.take(9)] == [1, 3]
+
+
 def test_a_reader_never_sees_half_a_lease() -> None:
     """The writer posts leases whose every number is the same; a torn read would mix two."""
     engine, agent = pair()
