@@ -22,6 +22,7 @@ BLIND_DRAFTS = 16
 # one after so many, since what was known to choose it is still fresh then.
 BEYOND_SHARE = 0.002
 BEYOND_FIRST_STEPS = 128
+BEYOND_INTERVAL_MIN_STEPS = 256
 # A rival whose forecast has risen by this much since it was last judged need not wait.
 NEWS_GAIN = 0.1
 # A rival this many standard errors from the lead is worth a look.
@@ -109,7 +110,8 @@ class Prober:
         if gain > backoff.judged_gain + NEWS_GAIN:
             backoff.interval_steps = BACKOFF_START_STEPS
         if look.rival > incumbent:
-            self._beyond_at[bucket] = step_index + max(int(loss_steps / BEYOND_SHARE), BEYOND_FIRST_STEPS)
+            affordable = max(int(loss_steps / BEYOND_SHARE), BEYOND_INTERVAL_MIN_STEPS)
+            self._beyond_at[bucket] = step_index + affordable
         blind = forecast.lengths[incumbent] == 0
         limit = _blind_backoff_steps(float(forecast.seconds[incumbent])) if blind else BACKOFF_MAX_STEPS
         backoff.next_step_index = step_index + backoff.interval_steps
