@@ -70,8 +70,8 @@ class Prober:
     Two kinds of rivals: one whose forecast could be better within its uncertainty, and the shortest length
     beyond the one in force that would pay if every draft that is not seen were accepted and its price were a
     standard error lower. What is believed of those drafts only ages, and three that were rejected once would
-    speak against them for good. Each rival of each bucket backs off exponentially, and all of them together
-    live within a budget of lost steps.
+    speak against them for good. Rivals of each bucket back off exponentially,
+    looks beyond another length than 0 by what they cost, and all together live within a budget of lost steps.
     """
 
     def __init__(self) -> None:
