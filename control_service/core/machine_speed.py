@@ -3,8 +3,9 @@
 Clocks and neighbours move a machine's speed, and steps of the same few (a block) share it whatever their
 length. So many samples of one slow moment say little of the length that ran in it, and steps of other
 lengths there say how slow it was. This is a mixed model, error = cell + block + noise, with cells fixed and
-blocks random; cells are estimated by Henderson's equations with the blocks eliminated, the variances by the
-method of moments for unbalanced classes (Searle, Casella, McCulloch, Variance Components, 1992, ch. 3, 7).
+blocks random; blocks are alike, the more the closer they are (a first-order autoregression). Cells are
+estimated by Henderson's equations with the blocks eliminated, the variances by the method of moments for
+unbalanced classes (Searle, Casella, McCulloch, Variance Components, 1992, ch. 3, 7).
 """
 
 from __future__ import annotations
@@ -14,16 +15,23 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
+from scipy.linalg import solveh_banded
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-BLOCK_STEPS = 8.0
+BLOCK_STEPS = 4.0
 BLOCKS_MAX = 4_096
 # Of the first few blocks nobody can tell how much blocks scatter: begin with this share of a step's variance,
 # believed as much as so many blocks.
 PRIOR_SCATTER_SHARE = 0.5
 PRIOR_BLOCKS = 2.0
+# So alike are neighbouring blocks believed to be, as much as so many pairs of them would say it.
+PRIOR_LIKENESS = 0.5
+PRIOR_NEIGHBOURS = 8.0
+LIKENESS_MAX = 0.95
+# A machine is never perfectly steady: blocks scatter by this share of a step's variance at the least.
+SCATTER_SHARE_MIN = 1e-4
 # Relative to what is usual; beyond it is another machine.
 SCATTER_MAX = 1.0
 SLOWNESS_MAX = 0.8
@@ -50,6 +58,7 @@ class Looks:
         self._cell_count = cell_count
         self._cells, of_cell = _numbered(cell)
         blocks, self._of_block = _numbered(np.minimum(block.max() - block, BLOCKS_MAX))
+        self._apart = np.diff(blocks)
         # Pairs of a block and a cell that ran in it: few of all there could be, and sums over them need no
         # BLAS, whose threads would wait for a core that the engine has.
         pairs, self._pair = _numbered(self._of_block * len(self._cells) + of_cell)
@@ -70,16 +79,24 @@ class Looks:
         within = float((weight * today[self._of_block] * residual**2).sum())
         noise, scatter = _variances(pairs, within)
         noise = max(noise, least**2)
-        # What a block's samples share counts once: the more of them, the less each one says.
-        of_blocks = np.bincount(row, total)
-        shared = scatter / (noise + scatter * np.bincount(row, believed))
-        looks = sparse.csr_array((believed, (row, column)), shape=self._shape)
-        of_once = believed * (today * shared)[row]
-        once = sparse.csr_array((of_once, (row, column)), shape=self._shape).T.tocsr()
-        precision = np.diag(np.bincount(column, today[row] * believed)) - (once @ looks).toarray()
+        scatter = max(scatter, SCATTER_SHARE_MIN * noise)
+        in_block = _sums(row, believed)
+        unusual = np.bincount(row, total - believed * pairs.usual()[column]) / in_block
+        likeness = _likeness(unusual, today, self._apart, scatter)
+        # An old block tells less, so all of it counts by the root of its weight: its error, and its speed.
+        root = np.sqrt(today)
+        looks = sparse.csr_array((root[row] * believed, (row, column)), shape=self._shape)
+        # As LAPACK wants it, or it would be copied.
+        known = np.zeros((len(root), len(self._cells) + 1), order="F")
+        known[row, column] = root[row] * believed
+        known[:, -1] = root * np.bincount(row, total)
+        solved = _solved(in_block, noise / scatter, likeness**self._apart, known)
+        of_blocks = looks.T @ solved
+        precision = np.diag(np.bincount(column, today[row] * believed)) - of_blocks[:, :-1]
         inverse = np.linalg.inv(precision)
-        found = inverse @ (np.bincount(column, today[row] * total) - once @ of_blocks)
-        slowness = np.clip(shared * (of_blocks - looks @ found), -SLOWNESS_MAX, SLOWNESS_MAX)
+        found = inverse @ (np.bincount(column, today[row] * total) - of_blocks[:, -1])
+        speed = (solved * np.append(-found, 1.0)).sum(axis=1) / root
+        slowness = np.clip(speed, -SLOWNESS_MAX, SLOWNESS_MAX)
         mean, variance = np.zeros(self._cell_count), np.zeros(self._cell_count)
         mean[self._cells] = found
         variance[self._cells] = noise * np.diag(inverse)
@@ -95,6 +112,11 @@ class _Pairs(NamedTuple):
     weight: FloatArray
     total: FloatArray
     squares: FloatArray
+
+    def usual(self) -> FloatArray:
+        """[cells] mean error of each, its blocks counted as they count today."""
+        counted = np.bincount(self.cell, self.today * self.weight)
+        return np.asarray(np.bincount(self.cell, self.today * self.total) / counted)
 
 
 def _sums(of: IntArray, values: FloatArray) -> FloatArray:
@@ -117,8 +139,7 @@ def _variances(pairs: _Pairs, within: float) -> tuple[float, float]:
     own = pairs.squares / pairs.weight
     counted = pairs.today * pairs.weight
     in_cell = np.bincount(pairs.cell, counted)
-    usual = np.bincount(pairs.cell, pairs.today * pairs.total) / in_cell
-    between = float((counted * (pairs.total / pairs.weight - usual[pairs.cell]) ** 2).sum())
+    between = float((counted * (pairs.total / pairs.weight - pairs.usual()[pairs.cell]) ** 2).sum())
     freedom = float((pairs.today * (pairs.weight - own)).sum())
     # What `between` is expected to be: so many variances of a step, and so many of a block.
     shared_steps = np.bincount(pairs.cell, pairs.today**2 * pairs.squares) / in_cell
@@ -132,3 +153,38 @@ def _variances(pairs: _Pairs, within: float) -> tuple[float, float]:
     prior = PRIOR_SCATTER_SHARE * noise
     scatter = (excess * of_steps + prior * PRIOR_BLOCKS) / (of_steps + PRIOR_BLOCKS)
     return noise, min(scatter, SCATTER_MAX)
+
+
+def _likeness(unusual: FloatArray, today: FloatArray, apart: IntArray, scatter: float) -> float:
+    """Correlation of the speeds of neighbouring blocks.
+
+    unusual: [blocks] mean error of each, less what its cells usually have; today: [blocks] how much each
+    counts; apart: [blocks - 1] how far each is from the next, 1 for neighbours.
+    """
+    first = np.flatnonzero(apart == 1)
+    counted = np.sqrt(today[first] * today[first + 1])
+    seen = float((counted * unusual[first] * unusual[first + 1]).sum()) / scatter
+    # Where blocks scatter less than their few steps do, a pair of them tells little.
+    heard = min(scatter / max(float(np.average(unusual**2, weights=today)), 1e-12), 1.0) ** 2
+    pairs = float(counted.sum()) * heard
+    likeness = (seen * heard + PRIOR_NEIGHBOURS * PRIOR_LIKENESS) / (pairs + PRIOR_NEIGHBOURS)
+    return min(max(likeness, 0.0), LIKENESS_MAX)
+
+
+def _solved(in_block: FloatArray, ratio: float, likeness: FloatArray, known: FloatArray) -> FloatArray:
+    """The blocks' equations for every column of `known` [blocks, columns], which is overwritten.
+
+    in_block: [blocks] samples of each; ratio: of a step's variance to a block's; likeness: [blocks - 1] of
+    each block and the next. The inverse of an autoregression's covariance has three diagonals.
+    """
+    bond = likeness / (1.0 - likeness**2)
+    own = np.ones(len(in_block))
+    own[1:] += bond * likeness
+    own[:-1] += bond * likeness
+    upper = np.zeros((2, len(in_block)))
+    upper[0, 1:] = -ratio * bond
+    upper[1] = in_block + ratio * own
+    if len(in_block) == 1:
+        # LAPACK's solver of three diagonals refuses a single one.
+        return np.asarray(known / upper[1])
+    return np.asarray(solveh_banded(upper, known, overwrite_ab=True, overwrite_b=True, check_finite=False))
