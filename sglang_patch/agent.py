@@ -26,9 +26,11 @@ from sglang_patch.order import Order
 # looks this often: an agent that looked all the time would take cycles, and on one core's second thread
 # the step's own.
 LOOK_S: Final = 0.0005
-LONGEST_SLEEP_S: Final = 0.005
-# While a lease holds for some steps more, nothing is to be passed on but a batch that its tiers do not cover.
-LEASED_SLEEP_S: Final = 0.02
+UNLEASED_SLEEP_S: Final = 0.005
+# While a lease holds for some steps more, or the engine idles and the heartbeat keeps its lease, nothing is
+# to be passed on but a batch that its tiers do not cover. Waking costs a cold cache, and there a tenth of
+# a millisecond: at 5 ms an idle agent took 2 % of a core.
+LONGEST_SLEEP_S: Final = 0.02
 IDLE_S: Final = 0.25
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -75,7 +77,7 @@ def _pass_asks(board: Board, link: Link, stop: threading.Event) -> None:
         left = link.ask(board.newest_ask())
         now_s = time.monotonic()
         interval_s = (now_s - asked_s) / (sequence - seen)
-        longest_s = LEASED_SLEEP_S if left else LONGEST_SLEEP_S
+        longest_s = LONGEST_SLEEP_S if left else UNLEASED_SLEEP_S
         nap_s = min(max(interval_s * (left + 1) / 2, LOOK_S), longest_s)
         seen, asked_s = sequence, now_s
 
