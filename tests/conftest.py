@@ -1,6 +1,7 @@
 """Tests that import SGLang do it as our launcher does: with the CPU kernels in place."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -9,6 +10,10 @@ import pytest
 
 from sglang_patch.cpu import activate
 from tests.support.turns import Turns
+
+# In the background of a shell SIGINT is ignored, and what tests start would inherit that, and not be stopped.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 activate.mark_environment(os.environ)
 activate.activate_in_process()
