@@ -28,8 +28,8 @@ from sglang_patch.order import Order
 LOOK_S: Final = 0.0005
 UNLEASED_SLEEP_S: Final = 0.005
 # While a lease holds for some steps more, or the engine idles and the heartbeat keeps its lease, nothing is
-# to be passed on but a batch that its tiers do not cover. Waking costs a cold cache, and there a tenth of
-# a millisecond: at 5 ms an idle agent took 2 % of a core.
+# to be passed on but a batch that its tiers do not cover. Who wakes finds cold caches, so it costs more than
+# what is done then.
 LONGEST_SLEEP_S: Final = 0.02
 IDLE_S: Final = 0.25
 

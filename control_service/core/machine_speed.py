@@ -77,18 +77,20 @@ class Looks:
         pairs = _Pairs(column, today[row], believed, total, _sums(self._pair, weight**2))
         residual = error - (total / believed)[self._pair]
         within = float((weight * today[self._of_block] * residual**2).sum())
-        noise, scatter = _variances(pairs, within)
+        usual = _sums(column, today[row] * total) / _sums(column, today[row] * believed)
+        noise, scatter = _variances(pairs, usual, within)
         noise = max(noise, least**2)
         scatter = max(scatter, SCATTER_SHARE_MIN * noise)
         in_block = _sums(row, believed)
-        unusual = np.bincount(row, total - believed * pairs.usual()[column]) / in_block
+        unusual = np.bincount(row, total - believed * usual[column]) / in_block
         likeness = _likeness(unusual, today, self._apart, scatter)
         # An old block tells less, so all of it counts by the root of its weight: its error, and its speed.
         root = np.sqrt(today)
-        looks = sparse.csr_array((root[row] * believed, (row, column)), shape=self._shape)
+        counted = root[row] * believed
+        looks = sparse.csr_array((counted, (row, column)), shape=self._shape)
         # As LAPACK wants it, or it would be copied.
         known = np.zeros((len(root), len(self._cells) + 1), order="F")
-        known[row, column] = root[row] * believed
+        known[row, column] = counted
         known[:, -1] = root * np.bincount(row, total)
         solved = _solved(in_block, noise / scatter, likeness**self._apart, known)
         of_blocks = looks.T @ solved
@@ -113,11 +115,6 @@ class _Pairs(NamedTuple):
     total: FloatArray
     squares: FloatArray
 
-    def usual(self) -> FloatArray:
-        """[cells] mean error of each, its blocks counted as they count today."""
-        counted = np.bincount(self.cell, self.today * self.weight)
-        return np.asarray(np.bincount(self.cell, self.today * self.total) / counted)
-
 
 def _sums(of: IntArray, values: FloatArray) -> FloatArray:
     return np.asarray(np.bincount(of, values), dtype=np.float64)
@@ -131,15 +128,15 @@ def _numbered(values: IntArray) -> tuple[IntArray, IntArray]:
     return different, place[values]
 
 
-def _variances(pairs: _Pairs, within: float) -> tuple[float, float]:
+def _variances(pairs: _Pairs, usual: FloatArray, within: float) -> tuple[float, float]:
     """Of a step about its block, and of a block about what is usual.
 
-    within: sum of today * weight * (error less the mean of its pair)².
+    usual: [cells] mean error of each; within: sum of today * weight * (error less the mean of its pair)².
     """
     own = pairs.squares / pairs.weight
     counted = pairs.today * pairs.weight
     in_cell = np.bincount(pairs.cell, counted)
-    between = float((counted * (pairs.total / pairs.weight - pairs.usual()[pairs.cell]) ** 2).sum())
+    between = float((counted * (pairs.total / pairs.weight - usual[pairs.cell]) ** 2).sum())
     freedom = float((pairs.today * (pairs.weight - own)).sum())
     # What `between` is expected to be: so many variances of a step, and so many of a block.
     shared_steps = np.bincount(pairs.cell, pairs.today**2 * pairs.squares) / in_cell
