@@ -170,7 +170,7 @@ class AcceptanceModel:
                 probability=min(float(table.rate[index]) * scale[index], 1.0),
                 standard_error=math.sqrt(float(table.variance[index])) * scale[index],
             )
-            for index, (accepted, rejected) in enumerate(rate.counts() for rate in self.rates)
+            for index, (accepted, rejected) in enumerate(rate.believed() for rate in self.rates)
         )
 
     def _next_prior(self, rates: list[float]) -> tuple[float, float]:

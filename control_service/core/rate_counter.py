@@ -1,7 +1,10 @@
 """One acceptance rate: counts that forget, and how far the newest of them are from those before.
 
-Two Beta counters. The slow one gives the estimate; the fast one holds the last few dozen steps, and
-where the two differ beyond chance its owner lets every rate begin anew from what came lately.
+Two Beta counters: the slow one holds hundreds of steps, the fast one the last few dozen. Each step is
+foretold from both, and the estimate leans on the one that has foretold better: where acceptance is steady
+that is the slow one, which scatters less; where it comes in stretches, as in text that is copied and then
+not, the fast one. Where the two differ beyond chance, the owner lets every rate begin anew from what came
+lately.
 """
 
 from __future__ import annotations
@@ -10,10 +13,10 @@ import math
 
 # How far back the estimate reaches, unless its owner says otherwise.
 SLOW_WINDOW_STEPS = 500.0
-# What came lately reaches back so many steps, or so many drafts where steps have few: a position that is
-# seldom reached needs longer to tell anything, and a crowd that has left must not speak for those that stay.
+# What came lately reaches back so many steps, or so many drafts: a position that is seldom reached needs
+# longer to tell anything.
 FAST_WINDOW_STEPS = 20.0
-FAST_WINDOW_DRAFTS = 40.0
+FAST_WINDOW_DRAFTS = 20.0
 # Steps that do not propose a position say nothing of it, and the text goes on: certainty wanes faster.
 IDLE_WINDOW_STEPS = 250.0
 # After so many of those in a row, what is seen next is compared by itself with what was known.
@@ -25,6 +28,11 @@ OVERDISPERSION = 1.5
 DEPARTURE_MIN_COUNT = 5.0
 # After a change little is believed, so that what comes next counts.
 CHANGE_KEPT_COUNT = 16.0
+# Log odds that what came lately foretells better: to begin with, and at most, so that they can turn.
+LATELY_LOG_ODDS = -2.0
+LATELY_LOG_ODDS_MAX = 5.0
+# What came before then still counts like so many drafts.
+LATELY_STRENGTH = 4.0
 
 
 class RateCounter:
@@ -35,7 +43,7 @@ class RateCounter:
     ...     _ = rate.count(clock, 3, 1)
     >>> mean, variance = rate.posterior(0.6, 2.0)
     >>> round(mean, 2), round(math.sqrt(variance), 3)
-    (0.75, 0.028)
+    (0.75, 0.029)
     >>> for clock in range(101, 121):
     ...     _ = rate.count(clock, 1, 3)
     >>> round(rate.departure(), 1)
@@ -46,6 +54,7 @@ class RateCounter:
         "_accepted",
         "_idle_steps",
         "_lately_accepted",
+        "_lately_log_odds",
         "_lately_rejected",
         "_rejected",
         "_seen_at",
@@ -57,6 +66,7 @@ class RateCounter:
         self._window_steps = window_steps
         self._accepted = self._rejected = 0.0
         self._lately_accepted = self._lately_rejected = 0.0
+        self._lately_log_odds = LATELY_LOG_ODDS
         self._seen_at = 0
         # Steps since then that did not propose it.
         self._idle_steps = 0
@@ -74,6 +84,7 @@ class RateCounter:
         """Outcomes of one step; returns the share of the counts before them that was kept."""
         if accepted + rejected == 0:
             return 1.0
+        self._judge(clock, accepted, rejected)
         idle, self._idle_steps = self._idle_steps, 0
         elapsed, self._seen_at = clock - self._seen_at, clock
         waning = math.exp((idle - elapsed) / self._window_steps - idle / IDLE_WINDOW_STEPS)
@@ -91,9 +102,20 @@ class RateCounter:
         keep = _kept_share(self._accepted + self._rejected, math.exp(-self._idle_steps / IDLE_WINDOW_STEPS))
         return self._accepted * keep, self._rejected * keep
 
+    def believed(self) -> tuple[float, float]:
+        """The counts to estimate by: where what came lately foretells better, few of those before it."""
+        accepted, rejected = self.counts()
+        accepted_before = max(accepted - self._lately_accepted, 0.0)
+        rejected_before = max(rejected - self._lately_rejected, 0.0)
+        # The longer ago what came lately is, the less does it say of now.
+        share = math.exp(-self._idle_steps / IDLE_WINDOW_STEPS) / (1.0 + math.exp(-self._lately_log_odds))
+        before = accepted_before + rejected_before
+        less = share * max(1.0 - LATELY_STRENGTH / before, 0.0) if before > 0.0 else 0.0
+        return accepted - less * accepted_before, rejected - less * rejected_before
+
     def posterior(self, prior: float, strength: float) -> tuple[float, float]:
         """Mean and variance of the rate; `prior` counts like `strength` drafts."""
-        accepted, rejected = self.counts()
+        accepted, rejected = self.believed()
         total = accepted + rejected + strength
         mean = (accepted + strength * prior) / total
         return mean, OVERDISPERSION * mean * (1.0 - mean) / (total + 1.0)
@@ -129,6 +151,18 @@ class RateCounter:
     def restore(self, seen_at: int, accepted: float, rejected: float) -> None:
         """Counts of another run; what came lately there is gone."""
         self._seen_at, self._accepted, self._rejected = seen_at, accepted, rejected
+
+    def _judge(self, clock: int, accepted: int, rejected: int) -> None:
+        """Which counter has foretold these outcomes better."""
+        total, lately = self._accepted + self._rejected, self._lately_accepted + self._lately_rejected
+        if min(total, lately) < DEPARTURE_MIN_COUNT:
+            return
+        slow = (self._accepted + 0.5) / (total + 1.0)
+        fast = (self._lately_accepted + LATELY_STRENGTH * slow) / (lately + LATELY_STRENGTH)
+        lead = accepted * math.log(fast / slow) + rejected * math.log((1.0 - fast) / (1.0 - slow))
+        keep = math.exp((self._seen_at - clock) / SLOW_WINDOW_STEPS)
+        odds = LATELY_LOG_ODDS + (self._lately_log_odds - LATELY_LOG_ODDS) * keep + lead / OVERDISPERSION
+        self._lately_log_odds = min(max(odds, -LATELY_LOG_ODDS_MAX), LATELY_LOG_ODDS_MAX)
 
 
 def _kept_share(total: float, waning: float) -> float:

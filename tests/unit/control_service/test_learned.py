@@ -88,7 +88,7 @@ def test_nothing_that_is_learned_is_forgotten_to_be_saved() -> None:
     acceptance = {"_length_max", "_clock", "_positions", "_inside", "_inside_by_length"}
     assert vars(AcceptanceModel(3)).keys() - acceptance == {"changes_total"}
     counter = {"_accepted", "_rejected", "_seen_at"}
-    forgotten = {"_lately_accepted", "_lately_rejected", "_idle_steps"}
+    forgotten = {"_lately_accepted", "_lately_rejected", "_lately_log_odds", "_idle_steps"}
     assert set(RateCounter.__slots__) - counter == {"_window_steps"} | forgotten
     derived = {"_lengths", "_index", "_buckets", "_seen_by_length", "_counts", "fit", "not_ready_reason"}
     step_time = vars(EngineModels(PROFILE).step_time).keys() - derived - {"_samples", "_clock"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import random
+import statistics
 
 import pytest
 from hypothesis import given, settings
@@ -104,6 +105,45 @@ def test_beginning_anew_keeps_what_came_lately_and_not_much_of_it() -> None:
         unseen.skip()
     unseen.begin_anew(2_000 + LATELY_IDLE_STEPS + 1)
     assert sum(unseen.counts()) == 0.0
+
+
+def test_where_acceptance_comes_in_stretches_the_estimate_follows_them() -> None:
+    """Text that is copied, then text that is not: all that is remembered is the mean of both."""
+    rng, rate, clock = random.Random(1), RateCounter(), 0
+    errors, errors_of_all = [], []
+    for stretch in range(20):
+        chance = (0.05, 0.9)[stretch % 2]
+        for _ in range(60):
+            clock += 1
+            accepted = int(rng.random() < chance)
+            rate.count(clock, accepted, 1 - accepted)
+        accepted_all, rejected_all = rate.counts()
+        errors.append(abs(rate.posterior(0.5, 2.0)[0] - chance))
+        errors_of_all.append(abs(accepted_all / (accepted_all + rejected_all) - chance))
+    assert statistics.mean(errors[4:]) < 0.2
+    assert statistics.mean(errors_of_all[4:]) > 0.35
+
+
+def test_once_acceptance_is_steady_again_it_is_told_by_all_that_is_remembered() -> None:
+    rng, rate = random.Random(1), RateCounter()
+    for clock in range(1, 4_001):
+        chance = (0.05, 0.9)[clock // 60 % 2] if clock < 1_200 else 0.6
+        accepted = int(rng.random() < chance)
+        rate.count(clock, accepted, 1 - accepted)
+        if clock == 1_200:
+            assert sum(rate.believed()) < 0.2 * sum(rate.counts())
+    assert sum(rate.believed()) > 0.8 * sum(rate.counts())
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(chance=st.floats(0.02, 0.98), drafts=st.integers(1, 64), seed=st.integers(0, 999))
+def test_a_steady_rate_is_told_by_most_of_what_is_remembered(chance: float, drafts: int, seed: int) -> None:
+    rng, rate, shares = random.Random(seed), RateCounter(), []
+    for clock in range(1, 2_001):
+        accepted = sum(rng.random() < chance for _ in range(drafts))
+        rate.count(clock, accepted, drafts - accepted)
+        shares.append(sum(rate.believed()) / sum(rate.counts()))
+    assert statistics.mean(shares[500:]) > 0.8
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
