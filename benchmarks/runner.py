@@ -180,12 +180,19 @@ class Runner:
                 if not cell.runs:
                     self._result.cells.append(cell)
                 self._say(f"{cell_name(cell)}: warming up")
+                # What drafts of SGLang's n-gram corpus are worth depends on what it has been served: learned
+                # with a corpus that is emptied before the cell, it would be of another load. So all are
+                # served the same then, and nothing is emptied after it.
+                remembers = cells.algorithm == "NGRAM"
                 for server in servers.servers:
-                    if server.variant.learns:
+                    if server.variant.learns and not remembers:
                         await self._learn(server, cell, cells.model.vocabulary_size)
                     await reset_server(session, server.base_url)
                 measured = Measured(cell, number, index, arms, switches)
-                await self._run_cell(servers, measured, cells.model.vocabulary_size, cells.lengths[-1])
+                warmup_s = max(self._plan.warmup_s, self._plan.learn_s if remembers else 0.0)
+                await self._run_cell(
+                    servers, measured, cells.model.vocabulary_size, cells.lengths[-1], warmup_s
+                )
 
     def _arms(
         self, directory: Path, start: int, group: Mapping[Variant, Sequence[Variant]]
@@ -214,13 +221,18 @@ class Runner:
         await measure_seconds(server.base_url, source, cell.clients, 0.0, self._plan.learn_s)
 
     async def _run_cell(
-        self, servers: ServerSet, measured: Measured, vocabulary_size: int, longest: int
+        self,
+        servers: ServerSet,
+        measured: Measured,
+        vocabulary_size: int,
+        longest: int,
+        warmup_s: float,
     ) -> None:
         cell, start = measured.cell, measured.start
         seed = f"{self._plan.seed}/{cell.load}/{cell.clients}"
         before, earlier = list(cell.runs), list(cell.slices)
         async with loaded(servers, cell.load, seed, vocabulary_size, measured.shares) as players:
-            work = await self._warm_up(players, cell.clients, longest)
+            work = await self._warm_up(players, cell.clients, longest, warmup_s)
             counted = await self._control(servers, players)
             measured.measure(on=True)
             for number in range(self._plan.rounds):
@@ -236,17 +248,19 @@ class Runner:
         measured.collect(earlier)
         await asyncio.to_thread(self._result.save, self._output)
 
-    async def _warm_up(self, players: Sequence[LoadedServer], clients: int, longest: int) -> Work:
+    async def _warm_up(
+        self, players: Sequence[LoadedServer], clients: int, longest: int, seconds: float
+    ) -> Work:
         tokens = []
         for player in players:
             with player.awake():
-                tokens.append(await player.warm_up(clients, self._plan.warmup_s))
+                tokens.append(await player.warm_up(clients, seconds))
         burst_tokens = clients * (longest + 1)
         for player in players:
             with player.awake():
                 # What was under way as it was stopped has come too by then.
                 await player.catch_up(max(tokens) + burst_tokens)
-        speeds = [count / self._plan.warmup_s for count in tokens]
+        speeds = [count / seconds for count in tokens]
         return self._plan.pace.work(speeds, burst_tokens)
 
     async def _control(self, servers: ServerSet, players: Sequence[LoadedServer]) -> dict[str, EngineStatus]:
