@@ -31,7 +31,6 @@ from benchmarks.workload import LoadKind
 
 DEFAULT_ARM_STEPS = 1
 QUICK_ROUNDS = 5
-QUICK_WARMUP_S = 2.0
 QUICK_LEARN_S = 5.0
 EXPECTED_FAILURES = (
     ProcessFailed,
@@ -91,12 +90,10 @@ def main(
     learn: Annotated[
         float,
         typer.Option(
-            min=0, help="Seconds of load, of other prompts, before a cell: for ours and SGLang's adaptive."
+            min=1,
+            help="Seconds of load on every server before a cell: ours and SGLang's adaptive learn from it.",
         ),
     ] = 20.0,
-    warmup: Annotated[
-        float, typer.Option(min=1, help="Seconds of load on each variant before a cell.")
-    ] = 3.0,
     seed: Annotated[int, typer.Option(help="Of prompts and orders.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     sglang_flags: Annotated[str, typer.Option(help="More flags for every server, space separated.")] = "",
@@ -106,7 +103,7 @@ def main(
     ] = None,
     quick: Annotated[
         bool,
-        typer.Option(help="One start, little learning and warm-up: to try it, not to quote it."),
+        typer.Option(help="One start, little learning: to try it, not to quote it."),
     ] = False,
 ) -> None:
     """Start the servers, run every cell, save after each round, print the tables."""
@@ -119,7 +116,6 @@ def main(
             rounds=QUICK_ROUNDS if quick else rounds,
             pace=Pace(seconds=seconds, slice_s=slice_seconds),
             learn_s=QUICK_LEARN_S if quick else learn,
-            warmup_s=QUICK_WARMUP_S if quick else warmup,
             seed=seed,
             start_parallel=start_parallel,
             arm_steps=check_arms(arm_steps, device),

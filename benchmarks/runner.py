@@ -12,13 +12,11 @@ from pathlib import Path
 from benchmarks import arms as arms_module
 from benchmarks.admin import Admin, control_delta
 from benchmarks.arms import ArmPlan, Switch
-from benchmarks.load import measure_seconds
 from benchmarks.models import Model
 from benchmarks.report import cell_name
 from benchmarks.results import BenchResult, Cell, Slice
 from benchmarks.servers import (
     READY_FILE,
-    Server,
     ServerSet,
     Setup,
     control_session,
@@ -28,7 +26,7 @@ from benchmarks.servers import (
 from benchmarks.stats import Window, cell_stats, clearly_behind
 from benchmarks.turns import LoadedServer, Pace, Share, Work, loaded, play_round, shuffled
 from benchmarks.variants import Variant, VariantKind, hosts, plan_groups
-from benchmarks.workload import LoadKind, prompts
+from benchmarks.workload import LoadKind
 from turbospec.v1.admin_pb2 import EngineStatus
 
 # Every server reads a clock that stands still while it is stopped.
@@ -45,9 +43,10 @@ class Plan:
     starts: int
     rounds: int
     pace: Pace
-    # Of load with other prompts, before a cell, for those that learn from what they serve.
+    # Of load on every server before a cell, which goes on with the same prompts. Ours and SGLang's adaptive
+    # learn from it, and SGLang's n-gram corpus: its drafts are worth what it has been served, so nothing is
+    # emptied in between.
     learn_s: float
-    warmup_s: float
     seed: int
     start_parallel: int
     # Decode steps of an arm that count until the next has its turn; 0: every variant has a server of its own.
@@ -180,19 +179,10 @@ class Runner:
                 if not cell.runs:
                     self._result.cells.append(cell)
                 self._say(f"{cell_name(cell)}: warming up")
-                # What drafts of SGLang's n-gram corpus are worth depends on what it has been served: learned
-                # with a corpus that is emptied before the cell, it would be of another load. So all are
-                # served the same then, and nothing is emptied after it.
-                remembers = cells.algorithm == "NGRAM"
                 for server in servers.servers:
-                    if server.variant.learns and not remembers:
-                        await self._learn(server, cell, cells.model.vocabulary_size)
                     await reset_server(session, server.base_url)
                 measured = Measured(cell, number, index, arms, switches)
-                warmup_s = max(self._plan.warmup_s, self._plan.learn_s if remembers else 0.0)
-                await self._run_cell(
-                    servers, measured, cells.model.vocabulary_size, cells.lengths[-1], warmup_s
-                )
+                await self._run_cell(servers, measured, cells.model.vocabulary_size, cells.lengths[-1])
 
     def _arms(
         self, directory: Path, start: int, group: Mapping[Variant, Sequence[Variant]]
@@ -216,23 +206,14 @@ class Runner:
             )
         return plans
 
-    async def _learn(self, server: Server, cell: Cell, vocabulary_size: int) -> None:
-        source = prompts(cell.load, f"{self._plan.seed}/{cell.load}/{cell.clients}/learn", vocabulary_size)
-        await measure_seconds(server.base_url, source, cell.clients, 0.0, self._plan.learn_s)
-
     async def _run_cell(
-        self,
-        servers: ServerSet,
-        measured: Measured,
-        vocabulary_size: int,
-        longest: int,
-        warmup_s: float,
+        self, servers: ServerSet, measured: Measured, vocabulary_size: int, longest: int
     ) -> None:
         cell, start = measured.cell, measured.start
         seed = f"{self._plan.seed}/{cell.load}/{cell.clients}"
         before, earlier = list(cell.runs), list(cell.slices)
         async with loaded(servers, cell.load, seed, vocabulary_size, measured.shares) as players:
-            work = await self._warm_up(players, cell.clients, longest, warmup_s)
+            work = await self._warm_up(players, cell.clients, longest)
             counted = await self._control(servers, players)
             measured.measure(on=True)
             for number in range(self._plan.rounds):
@@ -248,19 +229,17 @@ class Runner:
         measured.collect(earlier)
         await asyncio.to_thread(self._result.save, self._output)
 
-    async def _warm_up(
-        self, players: Sequence[LoadedServer], clients: int, longest: int, seconds: float
-    ) -> Work:
+    async def _warm_up(self, players: Sequence[LoadedServer], clients: int, longest: int) -> Work:
         tokens = []
         for player in players:
             with player.awake():
-                tokens.append(await player.warm_up(clients, seconds))
+                tokens.append(await player.warm_up(clients, self._plan.learn_s))
         burst_tokens = clients * (longest + 1)
         for player in players:
             with player.awake():
                 # What was under way as it was stopped has come too by then.
                 await player.catch_up(max(tokens) + burst_tokens)
-        speeds = [count / seconds for count in tokens]
+        speeds = [count / self._plan.learn_s for count in tokens]
         return self._plan.pace.work(speeds, burst_tokens)
 
     async def _control(self, servers: ServerSet, players: Sequence[LoadedServer]) -> dict[str, EngineStatus]:

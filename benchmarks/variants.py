@@ -33,11 +33,6 @@ class Variant:
     def label(self) -> str:
         return f"{self.kind}:{self.num_steps}" if self.kind is VariantKind.FIXED else str(self.kind)
 
-    @property
-    def learns(self) -> bool:
-        """Whether its lengths follow what it has served so far."""
-        return self.kind in (VariantKind.ADAPTIVE, VariantKind.TURBOSPEC)
-
     @classmethod
     def parse(cls, label: str) -> Variant:
         """The variant that `label` names.

@@ -13,10 +13,9 @@ import math
 
 # How far back the estimate reaches, unless its owner says otherwise.
 SLOW_WINDOW_STEPS = 500.0
-# What came lately reaches back so many steps, or so many drafts: a position that is seldom reached needs
+# What came lately reaches back so many steps, or as many drafts: a position that is seldom reached needs
 # longer to tell anything.
 FAST_WINDOW_STEPS = 20.0
-FAST_WINDOW_DRAFTS = 20.0
 # Steps that do not propose a position say nothing of it, and the text goes on: certainty wanes faster.
 IDLE_WINDOW_STEPS = 250.0
 # After so many of those in a row, what is seen next is compared by itself with what was known.
@@ -89,7 +88,7 @@ class RateCounter:
         elapsed, self._seen_at = clock - self._seen_at, clock
         waning = math.exp((idle - elapsed) / self._window_steps - idle / IDLE_WINDOW_STEPS)
         keep = _kept_share(self._accepted + self._rejected, waning)
-        faded = min(elapsed / FAST_WINDOW_STEPS, (accepted + rejected) / FAST_WINDOW_DRAFTS)
+        faded = min(elapsed, accepted + rejected) / FAST_WINDOW_STEPS
         lately = math.exp(-faded) if idle <= LATELY_IDLE_STEPS else 0.0
         self._accepted = self._accepted * keep + accepted
         self._rejected = self._rejected * keep + rejected
