@@ -19,7 +19,7 @@ from sglang_patch.decision import Decision
 
 # Handed over together: so many steps at most, and none that ended longer before the newest.
 HAND_OVER_STEPS: Final = 4
-HAND_OVER_NS: Final = 100_000_000
+HAND_OVER_NS: Final = 250_000_000
 
 
 class StepRecord:
