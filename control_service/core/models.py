@@ -24,6 +24,12 @@ class EngineModels:
         self.step_time = StepTimeModel(self.lengths, self.buckets)
         self.forecaster: Forecaster | None = None
         self.generation = 1
+        self._changes_known = 0
+
+    @property
+    def acceptance_has_changed(self) -> bool:
+        """Whether acceptance has moved beyond chance since the last refit."""
+        return self.acceptance.changes_total != self._changes_known
 
     def observe(self, step: StepObservation) -> float | None:
         """Learn one step; returns the relative error of its predicted time, if one was predicted."""
@@ -39,6 +45,7 @@ class EngineModels:
         """Freeze what is known now; decisions use it until the next refit."""
         self.step_time.refit()
         self.generation += 1
+        self._changes_known = self.acceptance.changes_total
         fit = self.step_time.fit
         self.forecaster = (
             Forecaster(

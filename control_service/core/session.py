@@ -15,14 +15,14 @@ from control_service.core.validation import rejection_cause
 
 # Until here models and choice change every few steps, and leases are as short.
 EARLY_STEPS = 64
-# A refit takes a few milliseconds: often while little is known, so that a cold start is short, then so many
-# steps apart, or so many seconds where steps are slow. It changes little of an engine that has run one length
-# in batches of one bucket for a while.
+# A refit takes a few milliseconds, and an engine that computes on the same core pays for it too: often while
+# little is known, so that a cold start is short, then so many steps apart, or so many seconds where steps are
+# slow. It changes little of an engine that has run one length in batches of one bucket for a while, unless
+# acceptance has changed.
 REFIT_STEPS_MIN = 4
-REFIT_STEPS = 32
-REFIT_STEPS_QUIET = 128
+REFIT_STEPS, REFIT_SECONDS = 32, 1.0
+REFIT_STEPS_QUIET, REFIT_SECONDS_QUIET = 128, 4.0
 QUIET_AFTER_STEPS = 512
-REFIT_SECONDS = 1.0
 # A retried export must not count a step twice.
 REMEMBERED_STEPS = 8_192
 NOT_SWITCHES = frozenset({"probe", "cold_start", "no_telemetry", "models_not_ready"})
@@ -73,12 +73,13 @@ class EngineSession:
         """Whether enough new steps were seen since the last refit."""
         if self._steps_since_refit < REFIT_STEPS_MIN:
             return False
-        enough = REFIT_STEPS if self._regime_steps < QUIET_AFTER_STEPS else REFIT_STEPS_QUIET
+        quiet = self._regime_steps >= QUIET_AFTER_STEPS
         return (
             self.counters.steps_total < EARLY_STEPS
             or self._probe_seen
-            or self._steps_since_refit >= enough
-            or self._seconds_since_refit >= REFIT_SECONDS
+            or self.models.acceptance_has_changed
+            or self._steps_since_refit >= (REFIT_STEPS_QUIET if quiet else REFIT_STEPS)
+            or self._seconds_since_refit >= (REFIT_SECONDS_QUIET if quiet else REFIT_SECONDS)
         )
 
     def decide(self, query: StepQuery) -> Lease:

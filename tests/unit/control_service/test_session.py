@@ -12,6 +12,8 @@ from control_service.core.counters import REASONS_MAX, EngineCounters, Histogram
 from control_service.core.registry import EngineRegistry, FencedEpochError, TooManyEnginesError, make_policy
 from control_service.core.session import (
     QUIET_AFTER_STEPS,
+    REFIT_SECONDS,
+    REFIT_SECONDS_QUIET,
     REFIT_STEPS,
     REFIT_STEPS_MIN,
     REFIT_STEPS_QUIET,
@@ -91,6 +93,33 @@ def test_an_engine_that_stays_in_one_regime_is_refitted_seldom() -> None:
     assert counts[0] == REFIT_STEPS
     assert counts[-1] == REFIT_STEPS_QUIET
     assert steps_to_refit(0) == REFIT_STEPS
+
+
+def test_slow_steps_are_refitted_by_the_clock_and_a_change_of_acceptance_at_once() -> None:
+    target = session()
+    serve(target, 100)
+    step_index = 100
+
+    def steps_to_refit(rejected: int = 0) -> int:
+        nonlocal step_index
+        count = 0
+        while not target.needs_refit:
+            count, step_index = count + 1, step_index + 1
+            accepted = (5 - rejected, 5 - rejected)
+            target.observe(observation(step_index, 5, accepted, 0.125, previous_num_steps=5))
+        target.refit()
+        return count
+
+    steps_to_refit()
+    assert steps_to_refit() == REFIT_SECONDS / 0.125
+    while target.newest_step is None or target.newest_step.step_index < 100 + QUIET_AFTER_STEPS:
+        steps_to_refit()
+    steps_to_refit()
+    assert steps_to_refit() == REFIT_SECONDS_QUIET / 0.125
+    changes = target.models.acceptance.changes_total
+    counts = [steps_to_refit(rejected=5) for _ in range(2)]
+    assert counts[0] < REFIT_SECONDS_QUIET / 0.125
+    assert target.models.acceptance.changes_total > changes
 
 
 def test_what_a_probe_saw_is_taken_in_at_once() -> None:
