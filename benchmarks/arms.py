@@ -210,11 +210,12 @@ class Arms:
             control.silent = False
             return
         if not control.silent:
-            # The step of ours that is still open ends here.
-            control.idle()
+            # The step of ours that is still open ends here: with the next launch, as elsewhere.
+            control.recorder.end(time.monotonic_ns(), idled=False)
+            control.recorder.hand_over()
             control.silent = True
             self._aside.stop()
-        control.num_steps = variant.num_steps
+        control.num_steps = control.recorder.last_num_steps = variant.num_steps
 
     def _write(self) -> None:
         if self._complete is not None and self._complete.steps:

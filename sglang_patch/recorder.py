@@ -66,7 +66,8 @@ class StepRecorder:
         self._sink = sink
         self._running: StepRecord | None = None
         self._complete: list[StepRecord] = []
-        self._last_num_steps = -1
+        # Length of the newest step whose result is known.
+        self.last_num_steps = -1
 
     @property
     def running(self) -> StepRecord | None:
@@ -81,8 +82,8 @@ class StepRecorder:
     ) -> None:
         """The result is there, in the order of launches: ``num_steps`` is what the step really ran with."""
         record.num_steps = num_steps
-        record.previous_num_steps = self._last_num_steps
-        self._last_num_steps = num_steps
+        record.previous_num_steps = self.last_num_steps
+        self.last_num_steps = num_steps
         record.accepted_drafts = accepted_drafts
         record.processed_ns = now_ns
         if record.end_ns:

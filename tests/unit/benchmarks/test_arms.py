@@ -1,6 +1,7 @@
 """Arms inside one scheduler: whose a step is, and what is counted of it."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ import pytest
 
 from benchmarks.arms import OURS, ArmPlan, Arms, Switch
 from benchmarks.results import Slice
+from sglang_patch.decision import LEASE, Decision
+from sglang_patch.recorder import StepRecord, StepRecorder
 
 SLICE_STEPS = 3
 LENGTHS = {OURS: 2, "fixed:1": 1, "fixed:3": 3}
@@ -21,10 +24,8 @@ class Control:
     def __init__(self) -> None:
         self.silent = False
         self.num_steps = 0
-        self.idled = 0
-
-    def idle(self) -> None:
-        self.idled += 1
+        self.records: list[StepRecord] = []
+        self.recorder = StepRecorder(self.records.append)
 
 
 class Engine:
@@ -64,10 +65,19 @@ class Engine:
             # Ours would choose 2.
             num_steps = self.control.num_steps if self.control.silent else LENGTHS[OURS]
             self.lengths.append((self.control.silent, num_steps))
-            return SimpleNamespace(speculative_num_draft_tokens=num_steps + 1)
+            record = None
+            if not self.control.silent:
+                now_ns = time.monotonic_ns()
+                self.control.recorder.end(now_ns, idled=False)
+                record = StepRecord(len(self.lengths), 1, 0, 0, Decision(num_steps, LEASE), now_ns)
+                self.control.recorder.launch(record)
+            return SimpleNamespace(speculative_num_draft_tokens=num_steps + 1, record=record)
 
         def take(_original: Any, _scheduler: Any, _batch: Any, result: Any) -> None:
             self.request.output_ids += [0] * (result.speculative_num_draft_tokens or 1)
+            if self.control is not None and decodes and result.record is not None:
+                num_steps = result.speculative_num_draft_tokens - 1
+                self.control.recorder.processed(result.record, num_steps, [num_steps], time.monotonic_ns())
 
         result = self.arms.run_batch(launch, launch, self, batch)
         self._pending.append(lambda: self.arms.process_batch_result(take, take, self, batch, result))
@@ -111,13 +121,16 @@ def test_a_fixed_arm_is_known_to_the_benchmark_and_ends_the_open_step_of_ours(tm
     engine = Engine(tmp_path)
     assert engine.control is not None
     engine.switch.cell = 1
-    ends = 0
     for _ in range(60):
-        silent = engine.control.silent
         engine.step()
-        ends += engine.control.silent and not silent
         assert engine.switch.fixed == engine.control.silent
-    assert engine.control.idled == ends > 1
+        assert not engine.control.silent or engine.control.recorder.running is None
+    records = engine.control.records
+    assert len(records) > SLICE_STEPS
+    # A step lasts until the next launch, and what ran before it is what really ran.
+    assert all(record.end_ns > record.processed_ns for record in records)
+    ran = [-1, *(length for _, length in engine.lengths)]
+    assert [record.previous_num_steps for record in records] == [ran[one.step_index - 1] for one in records]
 
 
 def test_a_server_of_one_variant_has_no_step_that_settles(tmp_path: Path) -> None:
