@@ -210,7 +210,8 @@ class Arms:
             control.silent = False
             return
         if not control.silent:
-            # The step of ours that is still open ends here: with the next launch, as elsewhere.
+            # The step of ours that is still open ends here: with the next launch, as elsewhere. Its
+            # record must not wait for our next arm.
             control.recorder.end(time.monotonic_ns(), idled=False)
             control.recorder.hand_over()
             control.silent = True

@@ -74,52 +74,42 @@ def test_a_first_fit_exists_after_the_tour_and_the_best_length_is_chosen() -> No
     assert generations == sorted(generations)
 
 
+def steps_to_refit(
+    target: EngineSession, num_steps: int = 5, accepted: tuple[int, ...] = (5, 0), duration_s: float = 0.005
+) -> int:
+    """Observe like steps until a refit is due, and make it; returns how many."""
+    count = 0
+    while not target.needs_refit:
+        count += 1
+        assert target.newest_step is not None
+        index = target.newest_step.step_index + 1
+        target.observe(observation(index, num_steps, accepted, duration_s, previous_num_steps=num_steps))
+    target.refit()
+    return count
+
+
 def test_an_engine_that_stays_in_one_regime_is_refitted_seldom() -> None:
     target = session()
     serve(target, 100)
-    step_index = 100
-
-    def steps_to_refit(length: int) -> int:
-        nonlocal step_index
-        count = 0
-        while not target.needs_refit:
-            count, step_index = count + 1, step_index + 1
-            target.observe(observation(step_index, length, (length, 0), 0.005, previous_num_steps=length))
-        target.refit()
-        return count
-
-    steps_to_refit(5)
-    counts = [steps_to_refit(5) for _ in range(QUIET_AFTER_STEPS // REFIT_STEPS + 1)]
+    steps_to_refit(target)
+    counts = [steps_to_refit(target) for _ in range(QUIET_AFTER_STEPS // REFIT_STEPS + 1)]
     assert counts[0] == REFIT_STEPS
     assert counts[-1] == REFIT_STEPS_QUIET
-    assert steps_to_refit(0) == REFIT_STEPS
+    assert steps_to_refit(target, num_steps=0, accepted=(0, 0)) == REFIT_STEPS
 
 
 def test_slow_steps_are_refitted_by_the_clock_and_a_change_of_acceptance_at_once() -> None:
     target = session()
     serve(target, 100)
-    step_index = 100
-
-    def steps_to_refit(rejected: int = 0) -> int:
-        nonlocal step_index
-        count = 0
-        while not target.needs_refit:
-            count, step_index = count + 1, step_index + 1
-            accepted = (5 - rejected, 5 - rejected)
-            target.observe(observation(step_index, 5, accepted, 0.125, previous_num_steps=5))
-        target.refit()
-        return count
-
-    steps_to_refit()
-    assert steps_to_refit() == REFIT_SECONDS / 0.125
-    while target.newest_step is None or target.newest_step.step_index < 100 + QUIET_AFTER_STEPS:
-        steps_to_refit()
-    steps_to_refit()
-    assert steps_to_refit() == REFIT_SECONDS_QUIET / 0.125
-    changes = target.models.acceptance.changes_total
-    counts = [steps_to_refit(rejected=5) for _ in range(2)]
-    assert counts[0] < REFIT_SECONDS_QUIET / 0.125
-    assert target.models.acceptance.changes_total > changes
+    slow_s = 0.125
+    steps_to_refit(target, accepted=(5, 5), duration_s=slow_s)
+    counts = [
+        steps_to_refit(target, accepted=(5, 5), duration_s=slow_s)
+        for _ in range(int(QUIET_AFTER_STEPS * slow_s / REFIT_SECONDS) + 1)
+    ]
+    assert counts[0] == REFIT_SECONDS / slow_s
+    assert counts[-1] == REFIT_SECONDS_QUIET / slow_s
+    assert steps_to_refit(target, accepted=(0, 0), duration_s=slow_s) < counts[-1]
 
 
 def test_what_a_probe_saw_is_taken_in_at_once() -> None:
