@@ -1,7 +1,7 @@
 """Control of one scheduler process: what the hooks call, and all they call.
 
-``StepControl`` owns the board, the mailbox, the switches and the recorder, and numbers
-the decode steps. Its methods run on the step thread: they read and write words of shared
+``StepControl`` owns the board, the mailbox, the switches, the recorder and the accept
+history, and numbers the decode steps. Its methods run on the step thread: they read and write words of shared
 memory. Everything else is done by the agent process, which starts once SGLang has
 finished its own start-up, so that nothing of ours can delay it.
 """
@@ -13,6 +13,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
+from sglang_patch.accept_history import AcceptHistory
 from sglang_patch.agent_process import AgentProcess
 from sglang_patch.board import Board
 from sglang_patch.clock import Clock, SystemClock
@@ -61,6 +62,7 @@ class StepControl:
         self.times_phases = False
         self.board = Board(config.ring_size, max_batch_size)
         self.recorder = StepRecorder(self.board.push)
+        self.accept_history = AcceptHistory()
         self.switches = Switches(
             kill=config.kill_switch,
             kill_file=config.kill_file,
@@ -150,6 +152,7 @@ class StepControl:
 
     def idle(self) -> None:
         """The engine has nothing to run: the last step is over, whatever comes next."""
+        self.accept_history.clear()
         if self.recorder.running is not None:
             self.recorder.end(self._clock.monotonic_ns(), idled=True)
         else:

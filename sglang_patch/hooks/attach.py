@@ -33,7 +33,11 @@ def carry(owner: Any, control: StepControl | None) -> None:
 def guarded(
     body: Callable[Concatenate[StepControl, P], R],
 ) -> Callable[Concatenate[StepControl, P], R | None]:
-    """Run our own work on the step thread; if it raises, control ends and SGLang goes on."""
+    """Run our own work on the step thread; if it raises, control ends and SGLang goes on.
+
+    What every step runs contains itself instead: with cold caches, passing arguments on through a
+    wrapper is a seventh of all control.
+    """
 
     @functools.wraps(body)
     def wrapper(control: StepControl, /, *args: P.args, **kwargs: P.kwargs) -> R | None:

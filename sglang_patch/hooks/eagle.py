@@ -10,8 +10,7 @@ from typing import Any
 from sglang.srt.speculative.adaptive_runtime_state import AdaptiveController
 
 from sglang_patch.control import StepControl
-from sglang_patch.hooks.attach import Attacher, carry, contained, control_of, guarded
-from sglang_patch.recorder import StepRecord
+from sglang_patch.hooks.attach import Attacher, carry, contained, control_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,17 +73,15 @@ def timed(phase_ns: str) -> Callable[..., Any]:
             return original(owner, *args, **kwargs)
         start_ns = time.monotonic_ns()
         result = original(owner, *args, **kwargs)
-        _took(control, phase_ns, start_ns)
+        try:
+            record = control.recorder.running
+            if record is not None:
+                setattr(record, phase_ns, time.monotonic_ns() - start_ns)
+        except Exception:
+            control.fail(phase_ns)
         return result
 
     return hook
-
-
-@guarded
-def _took(control: StepControl, phase_ns: str, start_ns: int) -> None:
-    record: StepRecord | None = control.recorder.running
-    if record is not None:
-        setattr(record, phase_ns, time.monotonic_ns() - start_ns)
 
 
 draft = timed("draft_ns")

@@ -16,8 +16,6 @@ logger = logging.getLogger(__name__)
 
 # Attribute under which a batch's result carries its step's record from launch to processing.
 _RECORD: Final = "_turbospec_record"
-# Attribute of a request: whether its newest step that drafted had every draft accepted.
-_FULL: Final = "_turbospec_full_accept"
 
 
 def started(_result: None, scheduler: Any, *_args: Any, **_kwargs: Any) -> None:
@@ -41,7 +39,11 @@ def run_batch(original: Callable[..., Any], scheduler: Any, batch: Any, *args: A
     control = control_of(scheduler)
     if control is None or control.silent:
         return original(scheduler, batch, *args, **kwargs)
-    record = _begin(control, scheduler, batch, monotonic_ns())
+    try:
+        record = _begin(control, scheduler, batch, monotonic_ns())
+    except Exception:
+        control.fail("_begin")
+        record = None
     result = original(scheduler, batch, *args, **kwargs)
     if record is not None:
         setattr(result, _RECORD, record)
@@ -58,7 +60,10 @@ def process_batch_result(
     # SGLang may let requests go.
     requests = batch.reqs
     returned = original(scheduler, batch, result, *args, **kwargs)
-    _processed(control, record, requests, result, monotonic_ns())
+    try:
+        _processed(control, record, requests, result, monotonic_ns())
+    except Exception:
+        control.fail("_processed")
     return returned
 
 
@@ -68,7 +73,6 @@ def on_idle(_result: None, scheduler: Any) -> None:
         _idle(control)
 
 
-@guarded
 def _begin(control: StepControl, scheduler: Any, batch: Any, now_ns: int) -> StepRecord | None:
     # Host values only: the lengths on the device would cost a sync. Under overlap scheduling the
     # host copy may not be there yet; 0 tells the service that the context is not known.
@@ -90,25 +94,13 @@ def _begin(control: StepControl, scheduler: Any, batch: Any, now_ns: int) -> Ste
     return None
 
 
-@guarded
 def _processed(
     control: StepControl, record: StepRecord, requests: list[Any], result: Any, now_ns: int
 ) -> None:
     """All of a step that is known by now is taken in one call: with cold caches each entry costs anew."""
     num_steps = result.speculative_num_draft_tokens - 1
     accepted = result.num_correct_drafts_per_req_cpu
-    first_step, after_full_accept = [], []
-    for req, count in zip(requests, accepted, strict=True):
-        full = getattr(req, _FULL, None)
-        # SGLang has counted this step already; for a request that is over it counts none.
-        first_step.append(full is None and req.spec_verify_ct == 1)
-        after_full_accept.append(full is True)
-        if num_steps:
-            setattr(req, _FULL, count == num_steps)
-        elif full is None:
-            setattr(req, _FULL, False)
-    record.first_step = first_step
-    record.after_full_accept = after_full_accept
+    record.first_step, record.after_full_accept = control.accept_history.take(requests, num_steps, accepted)
     record.control_ns += monotonic_ns() - now_ns
     control.processed(record, num_steps, accepted, now_ns)
 

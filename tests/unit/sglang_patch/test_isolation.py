@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import sglang_patch
+from sglang_patch.accept_history import AcceptHistory
 from sglang_patch.board import Board
 from sglang_patch.config import EngineConfig
 from sglang_patch.control import LAST_FAILURE, StepControl
@@ -86,6 +87,8 @@ def broken(*_args: Any, **_kwargs: Any) -> Any:
         (StepControl, "begin_other"),
         (StepControl, "processed"),
         (StepControl, "idle"),
+        (AcceptHistory, "take"),
+        (AcceptHistory, "clear"),
         (Mailbox, "at_hand"),
         (Mailbox, "wait"),
         (Board, "lease"),

@@ -1,5 +1,7 @@
 """What a step's record says of its requests, taken once SGLang has processed the result."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,13 +54,12 @@ class Engine:
         return list(record.first_step), list(record.after_full_accept)
 
 
-class Request(SimpleNamespace):
-    """Hashable, as SGLang's is."""
-
-    __hash__ = object.__hash__
+class Request:
+    """Compares by identity, as SGLang's does."""
 
     def __init__(self) -> None:
-        super().__init__(spec_verify_ct=0, finished=False)
+        self.spec_verify_ct = 0
+        self.finished = False
 
 
 def test_a_request_has_one_first_step() -> None:
@@ -96,3 +97,39 @@ def test_a_request_that_was_served_before_control_came_has_no_first_step() -> No
     engine, request = Engine(), Request()
     request.spec_verify_ct = 5
     assert engine.step(3, {request: 0})[0] == [False]
+
+
+def test_a_request_keeps_its_history_where_others_come_and_go() -> None:
+    engine, one, other, new = Engine(), Request(), Request(), Request()
+    engine.step(3, {one: 3, other: 0})
+    assert engine.step(0, {new: 0, one: 0}) == ([True, False], [False, True]), "merged before it"
+    assert engine.step(3, {one: 2}) == ([False], [True]), "alone"
+    assert engine.step(3, {one: 0}) == ([False], [False])
+
+
+def test_a_request_that_waited_for_a_batch_again_has_no_second_first_step() -> None:
+    engine, retracted, other = Engine(), Request(), Request()
+    engine.step(3, {retracted: 3, other: 0})
+    engine.step(3, {other: 0})
+    assert engine.step(3, {other: 0, retracted: 0}) == ([False, False], [False, False])
+
+
+def test_records_do_not_change_with_what_comes_later() -> None:
+    engine, request = Engine(), Request()
+    first, second = (
+        engine.process(*engine.launch(3, {request: 3})),
+        engine.process(*engine.launch(3, {request: 0})),
+    )
+    engine.step(3, {request: 3})
+    assert (first.first_step, first.after_full_accept) == ([True], [False])
+    assert (second.first_step, second.after_full_accept) == ([False], [True])
+
+
+def test_an_idle_engine_keeps_no_request_alive() -> None:
+    engine, request = Engine(), Request()
+    engine.step(3, {request: 3})
+    kept = weakref.ref(request)
+    del request
+    scheduler.on_idle(None, engine.scheduler)
+    gc.collect()
+    assert kept() is None
