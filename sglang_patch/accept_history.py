@@ -1,8 +1,8 @@
 """Which requests had every draft accepted in their newest step that drafted.
 
 Kept beside SGLang's requests, not on them: a batch is most often that of the step before,
-and then nothing of its requests is touched: with cold caches a look at each of them
-would be the dearest part of control, and the only one that grows with the batch.
+and then no request is touched. With cold caches a look at each would be the dearest part
+of control, and it would grow with the batch.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Control of one scheduler process: what the hooks call, and all they call.
 
 ``StepControl`` owns the board, the mailbox, the switches, the recorder and the accept
-history, and numbers the decode steps. Its methods run on the step thread: they read and write words of shared
-memory. Everything else is done by the agent process, which starts once SGLang has
-finished its own start-up, so that nothing of ours can delay it.
+history, and numbers the decode steps. Its methods run on the step thread: they read and
+write words of shared memory. Everything else is done by the agent process, which starts
+once SGLang has finished its own start-up, so that nothing of ours can delay it.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def guarded(
 ) -> Callable[Concatenate[StepControl, P], R | None]:
     """Run our own work on the step thread; if it raises, control ends and SGLang goes on.
 
-    What every step runs contains itself instead: with cold caches, passing arguments on through a
-    wrapper is a seventh of all control.
+    The hooks around each step and the timers of its phases contain themselves instead: with cold caches,
+    passing arguments on through a wrapper costs as much as some of the work.
     """
 
     @functools.wraps(body)
