@@ -93,6 +93,14 @@ def test_the_step_that_overlap_scheduling_ran_for_a_finished_request_is_not_its_
     assert engine.control.failed is False
 
 
+def test_nor_is_it_if_another_request_joined_for_that_step() -> None:
+    engine, request, new = Engine(), Request(), Request()
+    first, second = engine.launch(3, {request: 3}), engine.launch(3, {request: 0, new: 0})
+    engine.process(*first)
+    request.finished = True
+    assert engine.process(*second).first_step == [False, True]
+
+
 def test_a_request_that_was_served_before_control_came_has_no_first_step() -> None:
     engine, request = Engine(), Request()
     request.spec_verify_ct = 5
